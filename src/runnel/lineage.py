@@ -1,0 +1,225 @@
+"""Lineage: who precedes whom among the tokens of one call.
+
+A mixer never asks whether it sees a training batch, one token, a packed row or a draft tree: it hands the
+Lineage to its primitives. Four kinds, one value:
+
+| kind | made by | parent of a token |
+|---|---|---|
+| sequence | `Lineage.sequence(B, T)` | the token before it |
+| padded | `Lineage.padded(valid)` | the valid token before it; padding has no children and changes nothing |
+| packed | `Lineage.packed(segments)` | the token before it in its segment; a new segment starts from the zero state |
+| tree | `Lineage.tree(parents, valid)` | given |
+
+The first three are *chains*: a call returns the state after the last token of each row. A tree has no last token: the
+returned state is pending until `State.commit` is told which paths were accepted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+FROM_STATE = -1
+"""Parent of a token that follows the incoming state directly."""
+FROM_ZERO = -2
+"""Parent of a token that starts afresh from the zero state."""
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """Parents of the tokens of one call of B rows and T columns. Make one with the constructors below.
+
+    start: (B,) int64, tokens that each row had seen before this call (the model fills it in from the state).
+    reset: (B, T) bool or None; true where a chain starts afresh from the zero state.
+    valid: (B, T) bool or None; false where a column is padding.
+    parents: (B, T) int64 or None; set only for a tree, topologically ordered (a parent's column is left of its children's).
+    """
+
+    start: Tensor
+    length: int
+    reset: Tensor | None = None
+    valid: Tensor | None = None
+    parents: Tensor | None = None
+
+    # ---- constructors -------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def sequence(batch_size: int, length: int, device: torch.device | str | None = None) -> Lineage:
+        """Every token's parent is the one before it."""
+        return Lineage(torch.zeros(batch_size, dtype=torch.long, device=device), length)
+
+    @staticmethod
+    def padded(valid: Tensor) -> Lineage:
+        """Rows padded on the left, on the right or anywhere. valid: (B, T) bool, false at padding."""
+        _require(valid, "valid", torch.bool)
+        return Lineage(_zeros(valid), valid.shape[1], valid=valid)
+
+    @staticmethod
+    def packed(segments: Tensor) -> Lineage:
+        """Several documents in a row. segments: (B, T) int64, constant inside a document; negative marks padding.
+
+        The first document of a row continues the incoming state; every later one starts from the zero state. The state
+        that the call returns is that of the row's last document.
+        """
+        _require(segments, "segments", torch.long)
+        valid = segments >= 0
+        carried = _last_valid(segments, valid)
+        reset = torch.zeros_like(valid)
+        reset[:, 1:] = valid[:, 1:] & (carried[:, :-1] >= 0) & (segments[:, 1:] != carried[:, :-1])
+        return Lineage(_zeros(segments), segments.shape[1], reset=reset, valid=None if bool(valid.all()) else valid)
+
+    @staticmethod
+    def tree(parents: Tensor, valid: Tensor | None = None) -> Lineage:
+        """A draft tree. parents: (B, T) int64, each the column of the parent (left of the node) or -1 for a root."""
+        _require(parents, "parents", torch.long)
+        columns = torch.arange(parents.shape[1], device=parents.device)
+        if bool(((parents >= columns) | (parents < FROM_STATE)).any()):
+            raise ValueError("parents must lie left of their children, or be -1 for a root")
+        return Lineage(_zeros(parents), parents.shape[1], valid=valid, parents=parents)
+
+    def at(self, start: Tensor) -> Lineage:
+        """The same lineage for rows that have already seen `start` (B,) tokens."""
+        return replace(self, start=start)
+
+    # ---- what primitives ask ------------------------------------------------------------------------------------
+
+    @property
+    def is_tree(self) -> bool:
+        return self.parents is not None
+
+    @property
+    def is_plain(self) -> bool:
+        """An ordinary sequence: nothing to mask."""
+        return self.parents is None and self.reset is None and self.valid is None
+
+    @property
+    def batch_size(self) -> int:
+        return self.start.shape[0]
+
+    @cached_property
+    def segment(self) -> Tensor:
+        """(B, T) int64: how many resets happened up to and at this column of a chain."""
+        assert not self.is_tree
+        if self.reset is None:
+            return torch.zeros(self.batch_size, self.length, dtype=torch.long, device=self.start.device)
+        return self.reset.cumsum(1)
+
+    @cached_property
+    def ancestors(self) -> Tensor:
+        """(B, T, T) bool: column j is an ancestor of column t, or t itself. Never true for padding j != t."""
+        eye = torch.eye(self.length, dtype=torch.bool, device=self.start.device)
+        if self.parents is None:
+            seen = torch.ones_like(eye).tril() & (self.segment[:, :, None] == self.segment[:, None, :])
+            return seen if self.valid is None else (seen & self.valid[:, None, :]) | eye
+        return _closure(self.parents) | eye
+
+    @cached_property
+    def from_state(self) -> Tensor:
+        """(B, T) bool: the token's path begins at the incoming state (no reset on it)."""
+        if self.is_tree:
+            return torch.ones_like(self.start)[:, None].expand(-1, self.length).bool()
+        return self.segment == 0
+
+    @cached_property
+    def positions(self) -> Tensor:
+        """(B, T) int64: how many tokens precede this one in its document. Arbitrary (but in range) at padding."""
+        if self.is_plain:
+            return self.start[:, None] + torch.arange(self.length, device=self.start.device)
+        before = self.ancestors.sum(-1) - 1
+        return before + self.start[:, None] * self.from_state
+
+    @cached_property
+    def end(self) -> Tensor:
+        """(B,) int64: tokens seen by each row after a chain, since its last reset."""
+        assert not self.is_tree
+        valid = self._valid()
+        in_last = self.segment == self.segment[:, -1:]
+        return (valid & in_last).sum(1) + self.start * self.from_state[:, -1]
+
+    @cached_property
+    def parent_columns(self) -> Tensor:
+        """(B, T) int64: the parent's column, `FROM_STATE` or `FROM_ZERO`. Arbitrary (but in range) at padding."""
+        if self.parents is not None:
+            return self.parents
+        columns = torch.arange(self.length, device=self.start.device).expand(self.batch_size, -1)
+        last = torch.where(self._valid(), columns, -1).cummax(1).values
+        parent = torch.cat([torch.full_like(last[:, :1], FROM_STATE), last[:, :-1]], dim=1)
+        return parent if self.reset is None else torch.where(self.reset, FROM_ZERO, parent)
+
+    @cached_property
+    def levels(self) -> list[tuple[Tensor, Tensor]]:
+        """A tree's nodes by depth: for each depth the (rows, columns) of its nodes, padding left out."""
+        depth = self.ancestors.sum(-1) - 1
+        depth = depth if self.valid is None else depth.masked_fill(~self.valid, -1)
+        deepest = int(depth.max()) if depth.numel() else -1
+        return [(where[0], where[1]) for d in range(deepest + 1) if (where := (depth == d).nonzero(as_tuple=True))]
+
+    def taps(self, width: int) -> Tensor:
+        """(B, T, width) int64: the token itself and its width-1 nearest ancestors, nearest first.
+
+        Indices point into the concatenation of a tail (the width-1 tokens before the call, oldest first), the T tokens
+        of the call, and one zero row at the end for ancestors that do not exist.
+        """
+        parent = self._extended_parents(width)
+        taps = [torch.arange(self.length, device=parent.device).expand(self.batch_size, -1) + width - 1]
+        for _ in range(width - 1):
+            taps.append(parent.gather(1, taps[-1]))
+        return torch.stack(taps, dim=-1)
+
+    def last_taps(self, width: int) -> Tensor:
+        """(B, width-1) int64: the tail after a chain, oldest first, indexed as in `taps`."""
+        assert not self.is_tree
+        parent = self._extended_parents(width)
+        columns = torch.arange(self.length, device=parent.device).expand(self.batch_size, -1)
+        newest = torch.where(self._valid(), columns, -1).amax(1, keepdim=True) + width - 1  # -1: the tail's newest
+        tail = [newest]
+        for _ in range(width - 2):
+            tail.append(parent.gather(1, tail[-1]))
+        return torch.cat(tail[::-1], dim=1)
+
+    # ---- helpers ------------------------------------------------------------------------------------------------
+
+    def _valid(self) -> Tensor:
+        if self.valid is not None:
+            return self.valid
+        return torch.ones(self.batch_size, self.length, dtype=torch.bool, device=self.start.device)
+
+    def _extended_parents(self, width: int) -> Tensor:
+        """Parents over the concatenation that `taps` describes: tail slots, tokens, and the zero row (its own parent)."""
+        tail, zero = width - 1, width - 1 + self.length
+        columns = self.parent_columns
+        tokens = columns + tail  # FROM_STATE lands on the newest tail slot; without a tail, on nothing
+        tokens = torch.where(columns == FROM_ZERO, zero, tokens) if tail else torch.where(columns < 0, zero, tokens)
+        slots = torch.arange(-1, tail - 1, device=columns.device).remainder(zero + 1)  # slot 0's parent is the zero row
+        slots = slots.expand(self.batch_size, -1)
+        return torch.cat([slots, tokens, torch.full_like(columns[:, :1], zero)], dim=1)
+
+
+def _require(tensor: Tensor, name: str, dtype: torch.dtype) -> None:
+    if tensor.dim() != 2 or tensor.dtype != dtype:
+        raise ValueError(f"{name} must be (B, T) {dtype}; got {tuple(tensor.shape)} {tensor.dtype}")
+
+
+def _zeros(like: Tensor) -> Tensor:
+    return torch.zeros(like.shape[0], dtype=torch.long, device=like.device)
+
+
+def _last_valid(values: Tensor, valid: Tensor) -> Tensor:
+    """(B, T): the value at the nearest valid column at or before each column; -1 where there is none."""
+    columns = torch.arange(values.shape[1], device=values.device).expand_as(values)
+    last = torch.where(valid, columns, -1).cummax(1).values
+    return torch.where(last >= 0, values.gather(1, last.clamp(min=0)), -1)
+
+
+def _closure(parents: Tensor) -> Tensor:
+    """(B, T, T) bool strict ancestors of a forest, by repeated squaring."""
+    columns = torch.arange(parents.shape[1], device=parents.device)
+    reach = (parents[:, :, None] == columns).float()
+    steps = 1
+    while steps < parents.shape[1]:
+        reach = ((reach + reach @ reach) > 0).float()
+        steps *= 2
+    return reach > 0
