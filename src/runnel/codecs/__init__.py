@@ -1,0 +1,34 @@
+"""Text to token ids and back, one codec a file. The name of a codec is the name of its file."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import cast
+
+from runnel.codecs._codec import FORMAT, Codec, StreamDecoder
+from runnel.storage import read_json
+
+__all__ = ["Codec", "StreamDecoder", "load", "names"]
+
+
+def names() -> list[str]:
+    """The codecs that are there, sorted."""
+    return sorted(path.stem for path in Path(__file__).parent.glob("*.py") if not path.stem.startswith("_"))
+
+
+def load(folder: str | Path) -> Codec:
+    """The codec that was saved into a folder (codec.json, for BPE also tokenizer.json).
+
+    ValueError when codec.json is missing, damaged, or not one of Runnel's.
+    """
+    path = Path(folder) / "codec.json"
+    if not path.is_file():
+        raise ValueError(f"{folder} must hold a codec.json; there is none")
+    record = read_json(path)
+    if not isinstance(record, dict) or record.get("format") != FORMAT:
+        raise ValueError(f'{path} is not a codec: it must say "format": "{FORMAT}"')
+    name = record.get("name")
+    if name not in names():
+        raise ValueError(f"{path} names the codec {name!r}; known codecs: {', '.join(names())}")
+    return cast(Codec, importlib.import_module(f"runnel.codecs.{name}").load(Path(folder), record))
