@@ -1,0 +1,382 @@
+"""The training loop.
+
+    folder/checkpoints/      to go on from (see `checkpoint.py`)
+           metrics.jsonl     one line a step (see `metrics.py`)
+           config.json, model.safetensors, codec.json ...      at the end: what `runnel.load(folder)` reads
+
+The state of a run is a pure function of (model, source, config, step): micro-batch i of step s is
+`source.batch(s * accumulate + i)`, and a checkpoint holds everything else (weights, averages, optimiser state by
+parameter name, PyTorch's generator). A run with `steps` that is killed at any moment and started again therefore ends
+with the same bits as the run that never was, on one machine with one number of threads: `torch.set_num_threads`
+changes the order of sums, and so do other processors. On CUDA this holds as far as the kernels are deterministic
+(`torch.use_deterministic_algorithms`). A run with `budget` follows the clock and cannot be repeated to the bit.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+import pkgutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_
+
+from runnel import objectives
+from runnel.data import Source
+from runnel.model import save as save_model
+from runnel.train import checkpoint, optim, weights
+from runnel.train.config import TrainConfig
+from runnel.train.guard import Diverged, Interrupted, StopSignal, locked, stop_signal
+from runnel.train.identity import check_same_run, describe_run
+from runnel.train.metrics import MetricsLog
+from runnel.train.records import Position, StepReport, TrainResult, bits_per_byte
+from runnel.train.schedules import SCHEDULES
+from runnel.types import IGNORE, Batch
+
+
+def fit(
+    model: nn.Module,
+    source: Source,
+    folder: str | Path,
+    config: TrainConfig,
+    on_step: Callable[[StepReport], None] | None = None,
+) -> TrainResult:
+    """Train `model` in place and export it to `folder`, going on from the folder's checkpoint when it has one.
+
+    The exported weights, which the model then also holds, are the best validated ones with `patience`, else the average
+    with `ema`, else the last. PyTorch's generator is left as it was found. A run that had ended is exported again.
+
+    Raises ValueError when the folder is in use, holds another run (the differences are named) or no good checkpoint;
+    `Diverged` on NaN or infinity; `Interrupted` after SIGINT or SIGTERM; OSError when the disk is full.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder), stop_signal() as stop, _own_generator(_device(model)):
+        run = Run(model, source, folder, config)
+        with MetricsLog(folder, run.position.step, run.position.validated, config.tensorboard) as log:
+            run.train(log, on_step, stop)
+        return run.export()
+
+
+class Run:
+    """One run in one process: made from the folder's checkpoint, or at step 0."""
+
+    def __init__(self, model: nn.Module, source: Source, folder: Path, config: TrainConfig) -> None:
+        self.model, self.source, self.folder, self.config = model, source, folder, config
+        self.device = _device(model)
+        self.loss = find_objective(config.objective)
+        self.optimizers = optim.build_optimizers(model, config)
+        self.token_bytes = _token_bytes(source)
+        self.identity = describe_run(model, source, config)
+        self.average = weights.snapshot(model) if config.ema is not None else None
+        self.best: dict[str, Tensor] | None = None
+        self.position = Position()
+        self.saved: Position | None = None
+        torch.manual_seed(config.seed)
+        self._restore()
+        self.saved_at = time.perf_counter()
+        self.began = self.saved_at - self.position.seconds
+
+    # ---- the loop -----------------------------------------------------------------------------------------------
+
+    def train(self, log: MetricsLog, on_step: Callable[[StepReport], None] | None, stop: StopSignal) -> None:
+        """Steps, validations and checkpoints until the run has ended. `Interrupted` when a signal came."""
+        if self.saved is None:
+            self.save()  # at step 0: a full disk shows before the work, and the folder knows its run
+        while True:
+            if self._validation_is_due():
+                self.validate(log, stop)
+            if stop.received:
+                self.save()
+                raise Interrupted(self.position.step, self.folder)
+            if self._reason_to_end():
+                break
+            if time.perf_counter() - self.saved_at >= self.config.save_seconds:
+                self.save()
+            report = self.step()
+            if report.step % self.config.log_every == 0:
+                log.write(report.as_line())
+            if on_step is not None:
+                on_step(report)
+        self.save()
+
+    def step(self) -> StepReport:
+        """One optimiser step. `Diverged`, before any weight is touched, when the loss or the gradient is not finite."""
+        started, position, config = time.perf_counter(), self.position, self.config
+        factor = SCHEDULES[config.schedule](self._progress(), config.warmup, config.cooldown, config.final)
+        first = position.step * config.accumulate
+        batches = [_to(self.source.batch(first + i), self.device) for i in range(config.accumulate)]
+        position.loss = self._backward(batches)
+        grad_norm = self._clip(position.loss)
+        self._update(config.lr * factor)
+        n_targets = sum(batch.n_targets for batch in batches)
+        position.step += 1
+        position.tokens += n_targets
+        position.seconds = time.perf_counter() - self.began
+        return StepReport(
+            step=position.step,
+            progress=self._progress(),
+            loss=position.loss,
+            bits_per_byte=bits_per_byte(position.loss, sum(map(self._n_bytes, batches)) / n_targets),
+            valid_loss=position.valid_loss,
+            lr=config.lr * factor,
+            grad_norm=grad_norm,
+            tokens=position.tokens,
+            tokens_per_second=n_targets / (time.perf_counter() - started),
+            seconds=position.seconds,
+        )
+
+    def validate(self, log: MetricsLog, stop: StopSignal) -> None:
+        """Score the held-out batches with the average or else the weights. A signal breaks it off, to be done later."""
+        position = self.position
+        with weights.swapped(self.model, self.average), _evaluating(self.model), _own_generator(self.device):
+            total, n_targets, n_bytes = 0.0, 0, 0
+            for batch in self.source.valid():
+                if stop.received:
+                    return
+                total += self._nats(_to(batch, self.device))
+                n_targets += batch.n_targets
+                n_bytes += self._n_bytes(batch)
+            position.validated = position.step
+            if n_targets:
+                self._judge(total / n_targets)
+                position.valid_bytes = n_bytes / n_targets
+        position.seconds = time.perf_counter() - self.began
+        if n_targets:
+            log.write(position.as_line())
+
+    def export(self) -> TrainResult:
+        """Write what `runnel.load` reads, and leave the model with these weights."""
+        position, reason = self.position, self._reason_to_end()
+        assert reason is not None and position.loss is not None
+        chosen = self.best if self.best is not None else self.average
+        if chosen is not None:
+            weights.overwrite(dict(self.model.named_parameters()), chosen)
+        codec = getattr(self.source, "codec", None)
+        if codec is not None:
+            codec.save(self.folder)
+        save_model(self.model, self.folder)
+        valid_loss = position.valid_loss if self.best is None else position.best
+        return TrainResult(
+            folder=self.folder,
+            step=position.step,
+            tokens=position.tokens,
+            seconds=position.seconds,
+            loss=position.loss,
+            valid_loss=valid_loss,
+            valid_bits_per_byte=None if valid_loss is None else bits_per_byte(valid_loss, position.valid_bytes),
+            stopped=reason,
+        )
+
+    # ---- checkpoints --------------------------------------------------------------------------------------------
+
+    def save(self) -> None:
+        """Save a checkpoint, unless the last one already says the same. `Diverged` rather than save a bad number."""
+        if self.saved == self.position:
+            return
+        tensors = self._tensors()
+        bad = weights.first_bad(tensors)
+        if bad is not None:
+            raise Diverged(f"after step {self.position.step} {bad}; {self._last_good()}")
+        facts = {"run": self.identity, "position": asdict(self.position)}
+        same_step = self.saved is not None and self.saved.step == self.position.step
+        previous = None if self.saved is None or same_step else self.saved.step
+        checkpoint.save(self.folder, checkpoint.Checkpoint(self.position.step, tensors, facts), previous)
+        self.saved = replace(self.position)
+        self.saved_at = time.perf_counter()
+
+    def _restore(self) -> None:
+        found = checkpoint.load(self.folder)
+        if found is None:
+            if (self.folder / "model.safetensors").exists():
+                raise ValueError(f"{self.folder} must be new or hold a run; it holds a model without checkpoints")
+            return
+        check_same_run(found.facts["run"], self.identity, self.folder)
+        weights.overwrite(weights.persistent(self.model), _part(found.tensors, "model/"))
+        optim.load_named_state(self.optimizers, _part(found.tensors, "optimizer/"))
+        if self.average is not None:
+            weights.overwrite(self.average, _part(found.tensors, "average/"))
+        self.best = _part(found.tensors, "best/") or None
+        _set_generator(self.device, _part(found.tensors, "generator/"))
+        self.position = Position(**found.facts["position"])
+        self.saved = replace(self.position)
+
+    def _tensors(self) -> dict[str, Tensor]:
+        parts = {
+            "model/": weights.persistent(self.model),
+            "optimizer/": optim.named_state(self.optimizers),
+            "average/": self.average or {},
+            "best/": self.best or {},
+            "generator/": _get_generator(self.device),
+        }
+        return {prefix + name: tensor for prefix, part in parts.items() for name, tensor in part.items()}
+
+    def _last_good(self) -> str:
+        if self.saved is None:
+            return "there is no checkpoint yet"
+        return f"the last good checkpoint, of step {self.saved.step}, is in {self.folder}"
+
+    # ---- parts of a step ----------------------------------------------------------------------------------------
+
+    def _backward(self, batches: Sequence[Batch]) -> float:
+        """Fill in the gradient of the mean over all targets of the step, however they lie in micro-batches."""
+        n_targets = sum(batch.n_targets for batch in batches)
+        if n_targets == 0:
+            raise ValueError(f"step {self.position.step + 1} must have at least one target; its batches have none")
+        self.model.train()
+        self.model.zero_grad()
+        total = 0.0
+        for batch in batches:
+            if batch.n_targets == 0:
+                continue
+            with self._autocast():
+                loss = self.loss(self.model, batch) * (batch.n_targets / n_targets)
+            loss.backward()
+            total += loss.item()
+        return total
+
+    def _clip(self, loss: float) -> float:
+        """Clip the gradient; its norm before. `Diverged` when that or the loss is not finite."""
+        limit = math.inf if self.config.clip is None else self.config.clip
+        norm = float(clip_grad_norm_(self.model.parameters(), limit))
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            raise Diverged(self._explain(loss, norm))
+        return norm
+
+    def _explain(self, loss: float, norm: float) -> str:
+        parameters = dict(self.model.named_parameters())
+        bad_weight = weights.first_bad(parameters)
+        bad_gradient = weights.first_bad({name: parameter.grad for name, parameter in parameters.items()})
+        cause = bad_weight or (bad_gradient and f"the gradient of {bad_gradient}") or "every gradient is finite"
+        return (
+            f"step {self.position.step + 1} must have a finite loss and gradient; got loss {loss}, "
+            f"gradient norm {norm}: {cause}; {self._last_good()}"
+        )
+
+    def _update(self, lr: float) -> None:
+        optim.set_lr(self.optimizers, lr)
+        for optimizer in self.optimizers:
+            optimizer.step()
+        if self.average is not None and self.config.ema is not None:
+            weights.update_average(self.average, self.model, self.config.ema, self.position.step)
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16")
+
+    # ---- parts of a validation ----------------------------------------------------------------------------------
+
+    def _nats(self, batch: Batch) -> float:
+        """Total nats of a held-out batch."""
+        if batch.n_targets == 0:
+            return 0.0
+        with self._autocast():
+            return float(self.loss(self.model, batch)) * batch.n_targets
+
+    def _judge(self, loss: float) -> None:
+        """Note a validation loss, and keep the weights that made the best one when the run may stop early."""
+        position = self.position
+        if not math.isfinite(loss):
+            raise Diverged(f"after step {position.step} the validation loss is {loss}; {self._last_good()}")
+        position.valid_loss = loss
+        if position.best is not None and loss >= position.best:
+            position.stale += 1
+            return
+        position.best, position.stale = loss, 0
+        if self.config.patience is not None:
+            self.best = weights.snapshot(self.model)
+
+    def _validation_is_due(self) -> bool:
+        position, every = self.position, self.config.valid_every
+        if position.validated == position.step:
+            return False
+        return self._reason_to_end() is not None or (every is not None and position.step % every == 0)
+
+    # ---- where the run is ---------------------------------------------------------------------------------------
+
+    def _progress(self) -> float:
+        """In [0, 1]: the middle of the step to be made, so that neither the first nor the last has a rate of zero."""
+        if self.config.steps is not None:
+            return min((self.position.step + 0.5) / self.config.steps, 1.0)
+        assert self.config.budget is not None
+        return min(self.position.seconds / self.config.budget, 1.0)
+
+    def _reason_to_end(self) -> str | None:
+        position, config = self.position, self.config
+        if config.patience is not None and position.stale >= config.patience:
+            return "patience"
+        if config.steps is not None and position.step >= config.steps:
+            return "steps"
+        if config.budget is not None and position.seconds >= config.budget:
+            return "budget"
+        return None
+
+    # ---- bytes --------------------------------------------------------------------------------------------------
+
+    def _n_bytes(self, batch: Batch) -> int:
+        """Bytes that the targets stand for; 0 when the source does not say."""
+        if self.token_bytes is None:
+            return 0
+        targets = batch.targets.cpu()
+        return int(self.token_bytes[targets[targets != IGNORE]].sum())
+
+
+def find_objective(name: str) -> Callable[[nn.Module, Batch], Tensor]:
+    """The `loss` of `runnel.objectives.<name>`. ValueError lists the names when there is no such file."""
+    names = sorted(module.name for module in pkgutil.iter_modules(objectives.__path__))
+    if name not in names:
+        raise ValueError(f"objective must be one of {', '.join(names)}; got {name!r}")
+    loss: Callable[[nn.Module, Batch], Tensor] = importlib.import_module(f"runnel.objectives.{name}").loss
+    return loss
+
+
+def _token_bytes(source: Source) -> Tensor | None:
+    """(V,) int64: how many bytes each id stands for; None when the source has no codec."""
+    codec = getattr(source, "codec", None)
+    return None if codec is None else torch.tensor([len(piece) for piece in codec.token_bytes])
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next(model.parameters()).device
+
+
+def _to(batch: Batch, device: torch.device) -> Batch:
+    segments = None if batch.segments is None else batch.segments.to(device)
+    return Batch(batch.inputs.to(device), batch.targets.to(device), segments)
+
+
+def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode, no gradients."""
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(was_training)
+
+
+def _own_generator(device: torch.device) -> AbstractContextManager[None]:
+    """Leave PyTorch's generators as they were before the block."""
+    return torch.random.fork_rng([device] if device.type == "cuda" else [])
+
+
+def _get_generator(device: torch.device) -> dict[str, Tensor]:
+    states = {"cpu": torch.get_rng_state()}
+    return {**states, "cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else states
+
+
+def _set_generator(device: torch.device, states: Mapping[str, Tensor]) -> None:
+    torch.set_rng_state(states["cpu"])
+    if device.type == "cuda" and "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"], device)
