@@ -60,9 +60,9 @@ class Bpe(Codec):
 
 
 def train(chunks: Iterable[str | bytes], vocab_size: int) -> Bpe:
-    """Learn merges from an iterator of texts (read once, piece by piece). vocab_size: at least 256; few texts may give less.
+    """Learn merges from an iterator of texts (read once, piece by piece).
 
-    ValueError when there is no text, or bytes are not UTF-8.
+    vocab_size: at least 256; a small text may give less. ValueError when there is no text, or bytes are not UTF-8.
     """
     if vocab_size < 256:
         raise ValueError(f"vocab_size must be at least 256 (every byte is a token); got {vocab_size}")

@@ -1,0 +1,1 @@
+"""What a model must beat before its loss means anything. Not sources."""
