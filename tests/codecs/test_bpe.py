@@ -66,7 +66,7 @@ def test_a_swapped_or_truncated_tokenizer_is_noticed(codec: Bpe, tmp_path: Path)
     codec.save(tmp_path)
     other = bpe.train(iter(["entirely different words here"]), vocab_size=280)
     (tmp_path / "tokenizer.json").write_text(other._json)
-    with pytest.raises(ValueError, match="is not the one that codec.json was saved with"):
+    with pytest.raises(ValueError, match=r"is not the one that codec\.json was saved with"):
         codecs.load(tmp_path)
     (tmp_path / "tokenizer.json").write_text(codec._json[:500])
     with pytest.raises(ValueError, match=r"is not a tokenizer\.json") as caught:
@@ -94,7 +94,7 @@ def test_tokenizers_that_lose_text_are_refused(codec: Bpe, tmp_path: Path) -> No
         bpe.from_file(path)
     words = Tokenizer(models.WordLevel({"a": 0}, unk_token="a"))
     words.save(str(path))
-    with pytest.raises(ValueError, match="must be byte-level .* got decoder None"):
+    with pytest.raises(ValueError, match=r"must be byte-level .* got decoder None"):
         bpe.from_file(path)
     poor = Tokenizer(models.BPE(vocab={"a": 0}, merges=[]))
     poor.decoder = decoders.ByteLevel()
@@ -109,7 +109,7 @@ def test_tokenizers_that_lose_text_are_refused(codec: Bpe, tmp_path: Path) -> No
 
 
 def test_bad_input_is_refused() -> None:
-    with pytest.raises(ValueError, match="vocab_size must be at least 256 .* got 100"):
+    with pytest.raises(ValueError, match=r"vocab_size must be at least 256 .* got 100"):
         bpe.train(iter(["x"]), vocab_size=100)
     with pytest.raises(ValueError, match="must not be empty"):
         bpe.train(iter([""]), vocab_size=256)
