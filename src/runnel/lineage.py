@@ -84,6 +84,11 @@ class Lineage:
         """The same lineage for rows that have already seen `start` (B,) tokens."""
         return replace(self, start=start)
 
+    def to(self, device: torch.device | str) -> Lineage:
+        """The same lineage on another device."""
+        tensors = {name: getattr(self, name) for name in ("start", "reset", "valid", "parents")}
+        return replace(self, **{name: None if t is None else t.to(device) for name, t in tensors.items()})
+
     # ---- what primitives ask ------------------------------------------------------------------------------------
 
     @property
@@ -128,7 +133,12 @@ class Lineage:
         """(B, T) int64: how many tokens precede this one in its document. Arbitrary (but in range) at padding."""
         if self.is_plain:
             return self.start[:, None] + torch.arange(self.length, device=self.start.device)
-        before = self.ancestors.sum(-1) - 1
+        if self.is_tree:
+            return self.start[:, None] + self.ancestors.sum(-1) - 1
+        valid = self._valid()
+        before = valid.cumsum(1) - valid.long()
+        if self.reset is not None:
+            before = before - torch.where(self.reset, before, 0).cummax(1).values
         return before + self.start[:, None] * self.from_state
 
     @cached_property

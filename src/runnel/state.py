@@ -50,7 +50,7 @@ def cat_memory(memories: Sequence[Memory]) -> Memory:
     return rebuild(first, [cat_memory(children) for children in zip(*memories, strict=True)])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Pending:
     """What a primitive leaves behind after a tree: the memory before it and one small record per node.
 
@@ -68,7 +68,7 @@ class Pending:
         return self.advance(self.memory, lineage, *[record[rows, columns] for record in self.records])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PendingState:
     """A state whose last call was a draft tree: `State.commit` turns it and the accepted paths into a state.
 
@@ -83,7 +83,7 @@ class PendingState:
     parent_of: Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class State:
     """What a model remembers of each row of a batch.
 
@@ -93,7 +93,7 @@ class State:
 
     layers: Memory
     lengths: Tensor
-    identify: Callable[[], str] = field(repr=False, compare=False)
+    identify: Callable[[], str] = field(repr=False)
 
     @property
     def batch_size(self) -> int:
@@ -192,5 +192,7 @@ def _check_paths(pending: PendingState, paths: Sequence[Sequence[int]]) -> None:
             if row_of[node] != row:
                 raise ValueError(f"path of row {row} names node {node}, which belongs to row {row_of[node]}")
             if parent_of[node] != previous:
-                raise ValueError(f"path of row {row} is broken at node {node}: its parent is {parent_of[node]}, not {previous}")
+                raise ValueError(
+                    f"path of row {row} is broken at node {node}: its parent is {parent_of[node]}, not {previous}"
+                )
             previous = node

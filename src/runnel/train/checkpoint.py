@@ -41,7 +41,7 @@ class Checkpoint:
 
 
 def save(folder: Path, checkpoint: Checkpoint, previous: int | None) -> None:
-    """Write a checkpoint into FOLDER/checkpoints and delete all others but the one of step `previous`; None deletes none.
+    """Write a checkpoint into FOLDER/checkpoints and delete all others but that of step `previous` (None: none).
 
     OSError in one line when the disk is full or refuses; what was there before is then intact.
     """

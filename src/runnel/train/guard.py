@@ -40,7 +40,7 @@ class StopSignal:
 
 @contextmanager
 def stop_signal() -> Iterator[StopSignal]:
-    """Hold SIGINT and SIGTERM back until the run looks at them; not outside the main thread, where Python takes none."""
+    """Hold SIGINT and SIGTERM until the run looks at them; not outside the main thread, where Python takes none."""
     stop = StopSignal()
     if threading.current_thread() is not threading.main_thread():
         yield stop

@@ -72,8 +72,8 @@ class StepReport:
 class TrainResult:
     """How a run ended.
 
-    loss: of the last step. valid_loss, valid_bits_per_byte: of the exported weights; None where nothing is held out, the
-    bits also without a codec. stopped: "steps", "budget" or "patience".
+    loss: of the last step. valid_loss, valid_bits_per_byte: of the exported weights, None where nothing is held out;
+    the bits also without a codec. stopped: "steps", "budget" or "patience".
     """
 
     folder: Path

@@ -1,0 +1,101 @@
+"""Mixture of experts: each token goes to its best few of many small SwiGLU perceptrons.
+
+Papers: "Outrageously Large Neural Networks: The Sparsely-Gated Mixture-of-Experts Layer" (2017, 1701.06538);
+"Switch Transformers" (2021, 2101.03961) for the balance loss.
+
+    p = softmax(W_r x);   y = sum over the top-k experts e of (p_e / sum of the top-k p) E_e(x)
+    balance = n sum_e f_e P_e,   f_e the share of routes to e, P_e the mean of p_e   (Switch eq. 4-6)
+
+Routing looks at one token only, so training, decoding and tree verification route alike. The balance loss never changes
+the output: its gradient is added to that of the router's probabilities (weight `balance`).
+
+| code | paper |
+|---|---|
+| experts, active | n, k |
+| expand | width of one expert / d |
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import silu
+
+from runnel.mixer import linear
+
+PAPERS = {
+    "Outrageously Large Neural Networks: The Sparsely-Gated Mixture-of-Experts Layer": "1701.06538",
+    "Switch Transformers: Scaling to Trillion Parameter Models with Simple and Efficient Sparsity": "2101.03961",
+}
+
+
+@dataclass(frozen=True)
+class Config:
+    experts: int = 8
+    active: int = 2
+    expand: float = 4 / 3
+    balance: float = 0.01
+
+
+class MoE(nn.Module):
+    Config = Config
+
+    def __init__(self, d_model: int, config: Config) -> None:
+        super().__init__()
+        if not 1 <= config.active <= config.experts:
+            raise ValueError(f"moe needs 1 <= active <= experts; got {config.active} of {config.experts}")
+        hidden = 8 * max(1, round(config.expand * d_model / 8))
+        self.config = config
+        self.router = linear(d_model, config.experts)
+        self.up = nn.ModuleList(linear(d_model, 2 * hidden) for _ in range(config.experts))
+        self.out = nn.ModuleList(linear(hidden, d_model) for _ in range(config.experts))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (B, T, D) -> (B, T, D)."""
+        flat = x.flatten(0, 1)
+        weights, chosen = self._route(flat)
+        y = torch.zeros_like(flat)
+        for e in range(self.config.experts):
+            token, slot = (chosen == e).nonzero(as_tuple=True)
+            if token.numel():
+                out = self._expert(e, flat[token]) * weights[token, slot, None].to(x.dtype)
+                y = y.index_add(0, token, out.to(y.dtype))
+        return y.view_as(x)
+
+    def reference(self, x: Tensor) -> Tensor:
+        """Token by token: every expert, then the best few."""
+        y = torch.zeros_like(x)
+        for b in range(x.shape[0]):
+            for t in range(x.shape[1]):
+                p = self.router(x[b, t]).softmax(-1)
+                best = p.argsort(descending=True)[: self.config.active]
+                y[b, t] = sum(p[e] / p[best].sum() * self._expert(int(e), x[b, t]) for e in best)
+        return y
+
+    def _route(self, flat: Tensor) -> tuple[Tensor, Tensor]:
+        """Weights and expert indices, each (tokens, active)."""
+        p = self.router(flat).float().softmax(-1) if flat.dtype != torch.float64 else self.router(flat).softmax(-1)
+        share = torch.zeros_like(p).scatter(1, p.topk(self.config.active).indices, 1.0).mean(0) / self.config.active
+        p = _Balanced.apply(p, share, self.config.balance)
+        best = p.topk(self.config.active)
+        return best.values / best.values.sum(-1, keepdim=True), best.indices
+
+    def _expert(self, e: int, x: Tensor) -> Tensor:
+        gate, value = self.up[e](x).chunk(2, dim=-1)
+        return self.out[e](silu(gate) * value)
+
+
+class _Balanced(torch.autograd.Function):
+    """The identity on p (tokens, n); backward adds the gradient of weight * n * sum_e share_e mean(p_e)."""
+
+    @staticmethod
+    def forward(ctx: Any, p: Tensor, share: Tensor, weight: float) -> Tensor:  # type: ignore[override]
+        ctx.slope = weight * p.shape[1] / p.shape[0] * share
+        return p.view_as(p)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+        return grad + ctx.slope, None, None

@@ -1,0 +1,88 @@
+"""What there is: methods are found by looking at the folders. There is no registry to keep in step."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+ROOT = Path(__file__).parent
+KINDS = {
+    "mixers": "mixer",
+    "blocks": "block",
+    "heads": "head",
+    "objectives": "objective",
+    "drafters": "drafter",
+    "decoders": "decoder",
+    "codecs": "codec",
+    "data": "source",
+}
+"""Folders of methods and what a page in them is called."""
+
+
+@cache
+def names(folder: str) -> tuple[str, ...]:
+    """The methods of a folder: its pages, sorted; files that begin with an underscore are not methods."""
+    return tuple(sorted(path.stem for path in (ROOT / folder).glob("*.py") if not path.stem.startswith("_")))
+
+
+def page(folder: str, name: str) -> ModuleType:
+    """The module of a method. ValueError that suggests the nearest name when there is none."""
+    if name not in names(folder):
+        raise ValueError(f"no {KINDS[folder]} is called {name!r}{suggest(name, names(folder))}")
+    return importlib.import_module(f"runnel.{folder}.{name}")
+
+
+def page_name(thing: object) -> str:
+    """The method that an object's class is the page of."""
+    return type(thing).__module__.rsplit(".", 1)[-1]
+
+
+def suggest(name: str, known: tuple[str, ...]) -> str:
+    """The end of an error message: the nearest known names, or all of them."""
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"; did you mean {near[0]!r}?" if near else f"; there are: {', '.join(known)}"
+
+
+def class_in(module: ModuleType, base: type) -> Any:
+    """The one subclass of `base` that a page defines."""
+    found = [
+        member
+        for _, member in inspect.getmembers(module, inspect.isclass)
+        if issubclass(member, base) and member.__module__ == module.__name__
+    ]
+    public = [member for member in found if not member.__name__.startswith("_")]
+    assert len(public) == 1, f"{module.__name__} must define one {base.__name__}; found {public}"
+    return public[0]
+
+
+def methods() -> list[dict[str, Any]]:
+    """Every method of the house: name, kind, titles, arxiv, summary, forms, lossless, trained, module, test."""
+    return [_describe(folder, name) for folder in KINDS for name in names(folder)]
+
+
+def _describe(folder: str, name: str) -> dict[str, Any]:
+    module = page(folder, name)
+    papers: dict[str, str] = getattr(module, "PAPERS", {})
+    return {
+        "name": name,
+        "kind": KINDS[folder],
+        "titles": list(papers),
+        "arxiv": list(papers.values()),
+        "summary": (module.__doc__ or "").strip().splitlines()[0],
+        "forms": list(_attribute(module, "forms", ())),
+        "lossless": getattr(module, "LOSSLESS", None),
+        "trained": getattr(module, "TRAINED", False),
+        "module": module.__name__,
+        "test": f"tests/{folder}/test_{name}.py",
+    }
+
+
+def _attribute(module: ModuleType, name: str, default: Any) -> Any:
+    """A class attribute of the page's own classes."""
+    own = [c for _, c in inspect.getmembers(module, inspect.isclass) if c.__module__ == module.__name__]
+    return next((getattr(c, name) for c in own if hasattr(c, name)), default)

@@ -1,0 +1,37 @@
+"""Categorical: the distribution of tokens. Its parameters are the logits (B, T, V)."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn.functional import log_softmax
+
+from runnel.head import Head
+from runnel.types import IGNORE
+
+PAPERS: dict[str, str] = {}
+
+
+class Categorical(Head):
+    def __init__(self, d_model: int, outcomes: int) -> None:
+        super().__init__()
+        self.logits = nn.Linear(d_model, outcomes, bias=False)
+        nn.init.normal_(self.logits.weight, std=0.1 * d_model**-0.5)  # starts near the uniform law
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return self.logits(hidden)
+
+    def log_prob(self, parameters: Tensor, target: Tensor) -> Tensor:
+        """target (B, T) int64 -> (B, T); zero where the target is `IGNORE`."""
+        scores = log_softmax(parameters.float() if parameters.element_size() < 4 else parameters, dim=-1)
+        picked = scores.gather(-1, target.clamp(min=0)[..., None])[..., 0]
+        return picked.masked_fill(target == IGNORE, 0.0)
+
+    def sample(self, parameters: Tensor, uniform: Tensor) -> Tensor:
+        """Gumbel-max: uniform (B, T, V) in (0, 1) -> tokens (B, T)."""
+        return (parameters - (-uniform.log()).log()).argmax(-1)
+
+    def mean(self, parameters: Tensor) -> Tensor:
+        return parameters.argmax(-1)
+
+    def quantile(self, parameters: Tensor, level: float) -> Tensor:
+        raise ValueError("categorical outcomes have no order, so no quantiles")

@@ -1,0 +1,85 @@
+"""Mixer: what every page of `mixers/` is, and the few helpers that their initialisation shares.
+
+A mixer is written once. Its `forward(x, state, lineage) -> (y, state)` calls primitives; it has no mode flags and no
+second code path: training, chunked prefill, one-token decoding, packed batches and tree verification differ only in the
+Lineage. The zero state is all zeros (or empty), so that resets need no special case.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from runnel.lineage import Lineage
+from runnel.state import Memory
+
+FORMS = ("parallel", "step", "packed", "tree")
+"""Forms that a mixer may have. One that lacks a form declares fewer, and asking for it is an error."""
+
+
+class Mixer(nn.Module):
+    """A token mixer. Subclasses set `Config`, may narrow `forms`, and bump `semantics` when the same weights would
+    compute another function (old checkpoints and states are then refused instead of being silently wrong).
+
+    variants: further Configs that the conformance suite holds to the same checks as the default one.
+    out: the projection back into the residual stream; the model scales it down with depth.
+    """
+
+    Config: ClassVar[type]
+    forms: ClassVar[tuple[str, ...]] = FORMS
+    semantics: ClassVar[int] = 1
+    variants: ClassVar[tuple[dict[str, Any], ...]] = ()
+    out: nn.Linear
+
+    def init_state(self, batch_size: int) -> Memory:
+        """The zero state of `batch_size` rows, in at least float32."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor, state: Memory, lineage: Lineage) -> tuple[Tensor, Memory]:
+        """x (B, T, D) -> y (B, T, D) and the state after the last token (pending after a tree)."""
+        raise NotImplementedError
+
+    def reference(self, x: Tensor) -> Tensor:
+        """The literal loop of the paper over one fresh sequence: x (B, T, D) -> y (B, T, D). Slow and obvious."""
+        raise NotImplementedError
+
+    def zeros(self, *shape: int) -> Tensor:
+        """State storage on the mixer's device: float32, or float64 for a float64 mixer."""
+        weight = self.out.weight
+        wide = torch.float64 if weight.dtype == torch.float64 else torch.float32
+        return torch.zeros(*shape, dtype=wide, device=weight.device)
+
+
+def linear(d_in: int, d_out: int, bias: bool = False) -> nn.Linear:
+    """A projection whose outputs have the variance of its inputs."""
+    layer = nn.Linear(d_in, d_out, bias=bias)
+    nn.init.normal_(layer.weight, std=d_in**-0.5)
+    if bias:
+        nn.init.zeros_(layer.bias)
+    return layer
+
+
+def parameter(value: Tensor, weight_decay: bool = False, lr_scale: float = 1.0) -> nn.Parameter:
+    """A free parameter (gate bias, decay, mixing weight): by default without weight decay, never orthogonalised."""
+    made = nn.Parameter(value)
+    made.weight_decay, made.lr_scale = weight_decay, lr_scale  # type: ignore[attr-defined]
+    return made
+
+
+def head_width(d_model: int, asked: int | None, target: int = 64) -> int:
+    """The width of a head: `asked`, or the largest even divisor of d_model up to `target` (d_model itself if odd)."""
+    if asked is not None:
+        if asked < 1 or d_model % asked:
+            raise ValueError(f"head_dim must divide d_model; got head_dim {asked}, d_model {d_model}")
+        return asked
+    fits = [width for width in range(2, min(target, d_model) + 1, 2) if d_model % width == 0]
+    return max(fits, default=d_model)
+
+
+def log_uniform_inverse_softplus(count: int, low: float, high: float) -> Tensor:
+    """(count,) biases b with softplus(b) log-uniform in [low, high]: the step sizes of Mamba and its kin."""
+    step = torch.exp(torch.rand(count) * (math.log(high) - math.log(low)) + math.log(low))
+    return step + torch.log(-torch.expm1(-step))

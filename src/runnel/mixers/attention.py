@@ -1,0 +1,87 @@
+"""Softmax attention with grouped queries, rotary positions, an optional sliding window and attention sinks.
+
+Papers: "Attention Is All You Need" (2017, 1706.03762); "GQA: Training Generalized Multi-Query Transformer Models from
+Multi-Head Checkpoints" (2023, 2305.13245); "RoFormer: Enhanced Transformer with Rotary Position Embedding" (2021, 2104.09864);
+"Efficient Streaming Language Models with Attention Sinks" (2023, 2309.17453).
+
+    q_t, k_t, v_t = W x_t, q and k rotated by their position                        (RoFormer eq. 34)
+    y_t = sum over visible j of softmax_j(q_t . k_j / sqrt(K)) v_j                  (Attention eq. 1)
+
+| code | paper |
+|---|---|
+| kv_heads | G, the number of key and value heads; each serves H/G query heads |
+| window | a query sees itself and the window-1 tokens before it |
+| sinks | the first tokens of the document, visible whatever the window |
+
+Deviates from the sinks paper: keys are rotated by their position in the text, not by their place in the cache, so that
+the state stays a function of the text alone. qk_norm normalises queries and keys per head (RMS), as in Qwen3 and OLMo 2:
+it keeps small models with large learning rates from diverging.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from runnel.lineage import Lineage
+from runnel.mixer import Mixer, head_width, linear
+from runnel.ops import attend as ops
+from runnel.ops.rope import rope
+
+PAPERS = {
+    "Attention Is All You Need": "1706.03762",
+    "GQA: Training Generalized Multi-Query Transformer Models from Multi-Head Checkpoints": "2305.13245",
+    "RoFormer: Enhanced Transformer with Rotary Position Embedding": "2104.09864",
+}
+
+
+@dataclass(frozen=True)
+class Config:
+    head_dim: int | None = None
+    kv_heads: int | None = None
+    window: int | None = None
+    sinks: int = 0
+    rope_base: float = 10_000.0
+    qk_norm: bool = True
+
+
+class Attention(Mixer):
+    Config = Config
+    variants = ({"kv_heads": 1}, {"window": 3}, {"window": 3, "sinks": 2})
+
+    def __init__(self, d_model: int, config: Config) -> None:
+        super().__init__()
+        width = head_width(d_model, config.head_dim)
+        heads = d_model // width
+        groups = config.kv_heads or heads
+        if heads % groups or width % 2:
+            raise ValueError(
+                f"attention needs an even head_dim and kv_heads that divide {heads}; got {width}, {groups}"
+            )
+        if (config.window is not None and config.window < 1) or config.sinks < 0:
+            raise ValueError(f"attention needs window >= 1 and sinks >= 0; got {config.window}, {config.sinks}")
+        self.config, self.heads, self.groups, self.width = config, heads, groups, width
+        self.qkv = linear(d_model, (heads + 2 * groups) * width)
+        self.q_norm = nn.RMSNorm(width) if config.qk_norm else nn.Identity()
+        self.k_norm = nn.RMSNorm(width) if config.qk_norm else nn.Identity()
+        self.out = linear(d_model, d_model)
+
+    def init_state(self, batch_size: int) -> ops.KeyValues:
+        return ops.KeyValues.empty(batch_size, self.groups, self.width, self.out.weight)
+
+    def forward(self, x: Tensor, state: ops.KeyValues, lineage: Lineage) -> tuple[Tensor, ops.KeyValues]:
+        q, k, v = self._project(x, lineage.positions)
+        y, memory = ops.attend(q, k, v, state, lineage, window=self.config.window, sinks=self.config.sinks)
+        return self.out(y.flatten(-2)), memory
+
+    def reference(self, x: Tensor) -> Tensor:
+        q, k, v = self._project(x, torch.arange(x.shape[1])[None])
+        return self.out(ops.reference(q, k, v, self.config.window, self.config.sinks).flatten(-2))
+
+    def _project(self, x: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        sizes = (self.heads, self.groups, self.groups)
+        q, k, v = self.qkv(x).unflatten(-1, (-1, self.width)).split(sizes, dim=-2)  # (B, T, H or G, K)
+        base = self.config.rope_base
+        return rope(self.q_norm(q), positions, base), rope(self.k_norm(k), positions, base), v

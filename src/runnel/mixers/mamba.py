@@ -1,0 +1,92 @@
+"""Mamba: a selective state-space layer, whose step size, input and output maps depend on the token.
+
+Paper: "Mamba: Linear-Time Sequence Modeling with Selective State Spaces" (2023, 2312.00752).
+
+    x, z = W_in u;   x = silu(conv(x))                                               (figure 3)
+    dt_t = softplus(W_dt x_t + b_dt),   B_t = W_B x_t,   C_t = W_C x_t               (algorithm 2)
+    h_t = exp(dt_t A) h_p + dt_t B_t x_t,   y_t = C_t h_t + D x_t                    (eq. 2, 4)
+    u' = W_out (y * silu(z))
+
+| code | paper |
+|---|---|
+| expand | E = 2 |
+| d_state | N = 16 |
+| rank | rank of the projection to dt, d / 16 |
+| log_a | log(-A), A = -(1..N) at the start (S4D-Real, section 3.6) |
+
+As in the authors' code, A is taken by zero-order hold and B by Euler's rule (the paper writes zero-order hold for both).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import silu, softplus
+
+from runnel.lineage import Lineage
+from runnel.mixer import Mixer, linear, log_uniform_inverse_softplus, parameter
+from runnel.ops import conv
+from runnel.ops.selective import selective_scan
+
+PAPERS = {"Mamba: Linear-Time Sequence Modeling with Selective State Spaces": "2312.00752"}
+
+
+@dataclass(frozen=True)
+class Config:
+    expand: int = 2
+    d_state: int = 16
+    conv: int = 4
+    rank: int | None = None
+
+
+class State(NamedTuple):
+    tail: Tensor  # (B, W-1, E)
+    memory: Tensor  # (B, E, N)
+
+
+class Mamba(Mixer):
+    Config = Config
+
+    def __init__(self, d_model: int, config: Config) -> None:
+        super().__init__()
+        self.inner, self.d_state = config.expand * d_model, config.d_state
+        self.rank = config.rank or max(1, -(-d_model // 16))
+        self.input = linear(d_model, 2 * self.inner)
+        self.conv_weight = parameter(conv.initial_filters(self.inner, config.conv))
+        self.conv_bias = parameter(torch.zeros(self.inner))
+        self.select = linear(self.inner, self.rank + 2 * self.d_state)
+        self.dt = linear(self.rank, self.inner)
+        self.dt_bias = parameter(log_uniform_inverse_softplus(self.inner, 1e-3, 1e-1))
+        self.log_a = parameter(torch.arange(1, self.d_state + 1).float().log().repeat(self.inner, 1))
+        self.skip = parameter(torch.ones(self.inner))
+        self.out = linear(self.inner, d_model)
+
+    def init_state(self, batch_size: int) -> State:
+        tail = self.zeros(batch_size, self.conv_weight.shape[1] - 1, self.inner)
+        return State(tail, self.zeros(batch_size, self.inner, self.d_state))
+
+    def forward(self, x: Tensor, state: State, lineage: Lineage) -> tuple[Tensor, State]:
+        x, z = self.input(x).chunk(2, dim=-1)  # (B, T, E)
+        x, tail = conv.causal_conv(x, self.conv_weight, self.conv_bias, state.tail, lineage)
+        x = silu(x)
+        dt, b, c = self._select(x)
+        y, memory = selective_scan(x, dt, -self.log_a.exp(), b, c, state.memory, lineage)
+        return self.out((y + self.skip * x) * silu(z)), State(tail, memory)
+
+    def reference(self, x: Tensor) -> Tensor:
+        x, z = self.input(x).chunk(2, dim=-1)
+        zero = self.init_state(x.shape[0])
+        x = silu(conv.reference(x, self.conv_weight, self.conv_bias, zero.tail)[0])
+        dt, b, c = self._select(x)
+        a, h, outputs = -self.log_a.exp(), zero.memory, []
+        for t in range(x.shape[1]):
+            h = (dt[:, t, :, None] * a).exp() * h + dt[:, t, :, None] * b[:, t, None, :] * x[:, t, :, None]
+            outputs.append((h * c[:, t, None, :]).sum(-1) + self.skip * x[:, t])
+        return self.out(torch.stack(outputs, dim=1) * silu(z))
+
+    def _select(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        rank, b, c = self.select(x).split([self.rank, self.d_state, self.d_state], dim=-1)
+        return softplus(self.dt(rank) + self.dt_bias), b, c

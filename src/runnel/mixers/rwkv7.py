@@ -1,0 +1,111 @@
+"""RWKV-7 time mixing: a matrix state under the generalised delta rule, with a vector-valued decay and learning rate.
+
+Paper: "RWKV-7 \"Goose\" with Expressive Dynamic State Evolution" (2025, 2503.14456).
+
+    x^s = lerp(x_t, x_p, mu_s)  for s in r, w, k, v, a, g: token shift               (eq. 3)
+    w_t = exp(-e^(-1/2) sigmoid(b_w + tanh(x^w A_w) B_w)),   a_t = sigmoid(b_a + x^a A_a B_a)   (eq. 11, 12, 4)
+    k_t = W_k x^k,   kappa_t = normalise(k_t * xi),   k~_t = k_t * lerp(1, a_t, alpha)          (eq. 5-7, 15)
+    S_t = S_p (Diag(w_t) - kappa_t^T (a_t * kappa_t)) + v_t^T k~_t                   (eq. 16, 17)
+    p_t = GroupNorm(r_t S_t^T) + (r_t (rho * k~_t)^T) v_t                            (eq. 20, 21)
+    y_t = W_o (p_t * sigmoid(x^g A_g) B_g)                                           (eq. 14, 22)
+
+| code | paper |
+|---|---|
+| memory (B, H, K, V) | S transposed |
+| rank | width of the low-rank maps (the paper grows it with d) |
+| erase_scale, key_scale, bonus | xi, alpha, rho |
+
+Deviates: no value residual from the first layer (eq. 9-10), which would link layers; channel mixing is the block's work.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from runnel.lineage import Lineage
+from runnel.mixer import Mixer, head_width, linear, parameter
+from runnel.ops import conv
+from runnel.ops.delta import dplr_scan
+
+PAPERS = {'RWKV-7 "Goose" with Expressive Dynamic State Evolution': "2503.14456"}
+
+
+@dataclass(frozen=True)
+class Config:
+    head_dim: int | None = None
+    rank: int = 32
+
+
+class State(NamedTuple):
+    tail: Tensor  # (B, 1, D)
+    memory: Tensor  # (B, H, K, V)
+
+
+class RWKV7(Mixer):
+    Config = Config
+
+    def __init__(self, d_model: int, config: Config) -> None:
+        super().__init__()
+        self.width = head_width(d_model, config.head_dim)
+        self.heads = d_model // self.width
+        channel = torch.arange(d_model) / d_model
+        self.mu = parameter(0.5 + 0.5 * channel.repeat(6, 1) * torch.tensor([[0.2], [0.9], [0.7], [0.7], [0.9], [0.2]]))
+        self.r, self.k, self.v = [linear(d_model, d_model) for _ in range(3)]
+        self.decay = nn.Sequential(linear(d_model, config.rank), nn.Tanh(), linear(config.rank, d_model))
+        self.decay_bias = parameter(-6 + 6 * channel**0.85)  # from almost no forgetting to fast, over the channels
+        self.rate = nn.Sequential(linear(d_model, config.rank), linear(config.rank, d_model))
+        self.rate_bias = parameter(torch.zeros(d_model))
+        self.gate = nn.Sequential(linear(d_model, config.rank), nn.Sigmoid(), linear(config.rank, d_model))
+        self.erase_scale, self.key_scale = parameter(torch.full((d_model,), 0.85)), parameter(torch.ones(d_model))
+        self.bonus = parameter(torch.zeros(self.heads, self.width))
+        self.norm = nn.GroupNorm(self.heads, d_model, eps=1e-5 * self.width)
+        self.out = linear(d_model, d_model)
+
+    def init_state(self, batch_size: int) -> State:
+        width = self.width
+        return State(self.zeros(batch_size, 1, self.heads * width), self.zeros(batch_size, self.heads, width, width))
+
+    def forward(self, x: Tensor, state: State, lineage: Lineage) -> tuple[Tensor, State]:
+        before, tail = conv.shift(x, state.tail, lineage)
+        r, k, v, rate, erase, log_decay, gate = self._project(x, before)
+        y, memory = dplr_scan(r, k, v, -erase, rate * erase, log_decay, state.memory, lineage)
+        return self._output(y, r, k, v, gate), State(tail, memory)
+
+    def reference(self, x: Tensor) -> Tensor:
+        before = torch.cat([torch.zeros_like(x[:, :1]), x[:, :-1]], dim=1)
+        r, k, v, rate, erase, log_decay, gate = self._project(x, before)
+        s, outputs = self.init_state(x.shape[0]).memory, []  # (B, H, V, K), as the paper writes it
+        for t in range(x.shape[1]):
+            kappa, row = erase[:, t, :, None, :], (rate * erase)[:, t, :, None, :]
+            s = (
+                s @ (torch.diag_embed(log_decay[:, t].exp()) - kappa.mT @ row)
+                + v[:, t, :, :, None] @ k[:, t, :, None, :]
+            )
+            outputs.append((s @ r[:, t, :, :, None])[..., 0])
+        return self._output(torch.stack(outputs, dim=1), r, k, v, gate)
+
+    def _project(self, x: Tensor, before: Tensor) -> tuple[Tensor, ...]:
+        """r, k~, v, a, kappa, log w, each (B, T, H, K), and the output gate (B, T, D)."""
+        mixed = torch.lerp(x[..., None, :], before[..., None, :], self.mu.to(x.dtype))
+        xr, xw, xk, xv, xa, xg = mixed.unbind(-2)
+        k, rate = self.k(xk), (self.rate_bias + self.rate(xa)).sigmoid()
+        log_decay = -math.exp(-0.5) * (self.decay_bias + self.decay(xw)).sigmoid()
+        written = k * torch.lerp(torch.ones_like(rate), rate, self.key_scale)
+        heads = [
+            z.unflatten(-1, (self.heads, self.width)) for z in (k * self.erase_scale, self.r(xr), written, self.v(xv))
+        ]
+        erase, r, written, v = heads
+        rate, log_decay = [z.unflatten(-1, (self.heads, self.width)) for z in (rate, log_decay)]
+        return r, written, v, rate, normalize(erase, dim=-1), log_decay, self.gate(xg)
+
+    def _output(self, y: Tensor, r: Tensor, k: Tensor, v: Tensor, gate: Tensor) -> Tensor:
+        flat = y.flatten(-2)
+        normed = self.norm(flat.flatten(0, 1)).view_as(flat)
+        bonus = (r * self.bonus * k).sum(-1, keepdim=True) * v
+        return self.out((normed + bonus.flatten(-2)) * gate)

@@ -1,0 +1,292 @@
+"""Model: embed -> layers of (mixer, channel block) -> norm -> head. State passed in and returned, never hidden.
+
+The same function serves training, prefill, one-token decoding and tree verification; only the Lineage differs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from runnel import catalog, patterns
+from runnel.head import Head
+from runnel.lineage import Lineage
+from runnel.mixer import Mixer, linear
+from runnel.state import Memory, PendingState, State
+from runnel.storage import read_json, read_tensors, write_json, write_tensors
+from runnel.tree import DraftTree, Verification
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Everything that decides a model but its weights. Exactly one of vocab_size (tokens) and value_dim (values) is set."""
+
+    pattern: str
+    d_model: int
+    vocab_size: int | None = None
+    value_dim: int | None = None
+    n_layers: int | None = None
+    channel: str | None = "swiglu"
+    head: str | None = None
+    seed: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @property
+    def outcomes(self) -> int:
+        return self.vocab_size or self.value_dim or 0
+
+
+class Layer(nn.Module):
+    """Pre-norm residual: x + mixer(norm(x)), then x + block(norm(x))."""
+
+    def __init__(self, spec: patterns.Layer, d_model: int) -> None:
+        super().__init__()
+        mixer_class = catalog.class_in(catalog.page("mixers", spec.mixer.name), Mixer)
+        self.mixer_norm = nn.RMSNorm(d_model)
+        self.mixer: Mixer = mixer_class(d_model, spec.mixer.config(mixer_class))
+        self.block: nn.Module | None = None
+        if spec.block is not None:
+            block_class = catalog.class_in(catalog.page("blocks", spec.block.name), nn.Module)
+            self.block_norm = nn.RMSNorm(d_model)
+            self.block = block_class(d_model, spec.block.config(block_class))
+
+    def forward(self, x: Tensor, memory: Memory, lineage: Lineage) -> tuple[Tensor, Memory]:
+        y, memory = self.mixer(self.mixer_norm(x), memory, lineage)
+        x = x + y
+        if self.block is not None:
+            x = x + self.block(self.block_norm(x))
+        return x, memory
+
+
+class Model(nn.Module):
+    """An autoregressive sequence model. Make one with `runnel.build` or `runnel.load`."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        specs = patterns.parse(config.pattern, config.channel, config.n_layers)
+        if config.vocab_size is not None:
+            self.embed: nn.Module = nn.Embedding(config.vocab_size, config.d_model)
+            nn.init.normal_(self.embed.weight, std=1.0)  # type: ignore[arg-type]
+        else:
+            self.embed = linear(config.outcomes, config.d_model, bias=True)
+        self.layers = nn.ModuleList(Layer(spec, config.d_model) for spec in specs)
+        self.norm = nn.RMSNorm(config.d_model)
+        default_head = "categorical" if config.vocab_size is not None else "gaussian"
+        head_class = catalog.class_in(catalog.page("heads", config.head or default_head), Head)
+        self.head: Head = head_class(config.d_model, config.outcomes)
+        self._calm_residuals()
+
+    # ---- the function -------------------------------------------------------------------------------------------
+
+    def init_state(self, batch_size: int) -> State:
+        """The zero state of `batch_size` rows."""
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1; got {batch_size}")
+        lengths = torch.zeros(batch_size, dtype=torch.long, device=self.device)
+        return State(tuple(layer.mixer.init_state(batch_size) for layer in self.layers), lengths, self._identity())
+
+    def forward(
+        self, inputs: Tensor, state: State | None = None, lineage: Lineage | None = None
+    ) -> tuple[Tensor, State]:
+        """inputs: (B, T) int64 tokens or (B, T, C) float values -> head parameters (logits, (B, T, V), for tokens), state.
+
+        The state that was passed in stays valid. lineage: padded or packed rows; an ordinary sequence when left out.
+        """
+        if lineage is not None and lineage.is_tree:
+            raise ValueError("a draft tree has no next state: use model.verify(state, tree)")
+        hidden, state = self.features(inputs, state, lineage)
+        return self.head(hidden), state
+
+    def features(
+        self, inputs: Tensor, state: State | None = None, lineage: Lineage | None = None
+    ) -> tuple[Tensor, State]:
+        """As `forward`, but the normalised hidden vectors (B, T, D) that the head sees."""
+        self._check_inputs(inputs)
+        batch_size, length = inputs.shape[:2]
+        state = self.init_state(batch_size) if state is None else state
+        lineage = Lineage.sequence(batch_size, length, inputs.device) if lineage is None else lineage
+        if state.batch_size != batch_size:
+            raise ValueError(f"state must have the {batch_size} rows of the input; got {state.batch_size}")
+        if (lineage.batch_size, lineage.length) != (batch_size, length):
+            raise ValueError(
+                f"lineage must be ({batch_size}, {length}) as the input is; got ({lineage.batch_size}, {lineage.length})"
+            )
+        hidden, layers = self._run(inputs, state.layers, lineage.at(state.lengths))
+        return hidden, State(layers, lineage.at(state.lengths).end, state.identify)
+
+    def verify(self, state: State, tree: DraftTree) -> Verification:
+        """Run every node of a draft tree after its own path, in one call. The state is unchanged."""
+        layout = tree.layout(state.batch_size)
+        device = self.device
+        if layout.width == 0:
+            hidden, layers = self.norm.weight.new_zeros(0, self.config.d_model), ()
+        else:
+            tokens = layout.padded(tree.tokens, 0).to(device)
+            self._check_inputs(tokens)
+            lineage = layout.lineage().to(device).at(state.lengths)
+            padded, layers = self._run(tokens, state.layers, lineage)
+            hidden = padded[tree.rows, layout.columns]
+        pending = PendingState(state, layers, layout.columns.to(device), tree.rows, tree.parents)
+        return Verification(self.head(hidden), hidden, pending)
+
+    def _run(self, inputs: Tensor, memories: Memory, lineage: Lineage) -> tuple[Tensor, Memory]:
+        x, after = self.embed(inputs), []
+        for layer, memory in zip(self.layers, memories, strict=True):
+            x, memory = layer(x, memory, lineage)
+            after.append(memory)
+        return self.norm(x), tuple(after)
+
+    def _check_inputs(self, inputs: Tensor) -> None:
+        if self.config.vocab_size is not None:
+            _check_tokens(inputs, self.config.vocab_size)
+        else:
+            _check_values(inputs, self.config.outcomes)
+
+    # ---- identity and training ----------------------------------------------------------------------------------
+
+    @property
+    def device(self) -> torch.device:
+        return self.norm.weight.device
+
+    def fingerprint(self) -> str:
+        """A digest of the configuration, the semantics of every page used, and the weights."""
+        digest = hashlib.sha256(json.dumps([self.config.to_dict(), self.semantics()], sort_keys=True).encode())
+        for name, tensor in self.state_dict().items():
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()[:32]
+
+    def semantics(self) -> dict[str, int]:
+        """Which version of each mixer's function the weights are meant for."""
+        return {catalog.page_name(layer.mixer): layer.mixer.semantics for layer in self.layers}
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Named parameters by treatment: {"params": [(name, parameter)], "weight_decay": bool, "lr_scale": float, "matrix": bool}.
+
+        matrix: hidden projections, fit for Muon. What a page made with `mixer.parameter` says itself how it is treated.
+        """
+        projections = {id(m.weight) for m in self.layers.modules() if isinstance(m, nn.Linear)}
+        groups: dict[tuple[bool, float, bool], list[tuple[str, nn.Parameter]]] = {}
+        for name, p in self.named_parameters():
+            matrix = id(p) in projections
+            key = (getattr(p, "weight_decay", matrix), getattr(p, "lr_scale", 1.0), matrix)
+            groups.setdefault(key, []).append((name, p))
+        return [
+            {"params": params, "weight_decay": decay, "lr_scale": scale, "matrix": matrix}
+            for (decay, scale, matrix), params in groups.items()
+        ]
+
+    def _identity(self) -> Callable[[], str]:
+        """A fingerprint on demand, refused when the weights have changed since the state was begun."""
+        return partial(_identify, self, _version(self))
+
+    @torch.no_grad()
+    def _calm_residuals(self) -> None:
+        """Scale what is added to the residual stream by 1/sqrt(number of additions) ("GPT-2", 2019, section 2.3)."""
+        parts = [part for layer in self.layers for part in (layer.mixer, layer.block) if part is not None]
+        for part in parts:
+            for out in part.out if isinstance(part.out, nn.ModuleList) else [part.out]:
+                out.weight.mul_(len(parts) ** -0.5)
+
+
+def build(
+    pattern: str,
+    vocab_size: int | None = None,
+    d_model: int = 64,
+    n_layers: int | None = None,
+    seed: int = 0,
+    channel: str | None = "swiglu",
+    value_dim: int | None = None,
+    head: str | None = None,
+) -> Model:
+    """A freshly initialised model; the same arguments give the same weights.
+
+    pattern: see `runnel.patterns`, e.g. "mamba2" or "(mamba2*3, attention)*2". n_layers repeats the pattern.
+    Give vocab_size for a model of tokens, or value_dim for a model of real vectors.
+    """
+    if (vocab_size is None) == (value_dim is None):
+        raise ValueError("give exactly one of vocab_size (tokens) and value_dim (values)")
+    for name, size in (("vocab_size", vocab_size), ("value_dim", value_dim), ("d_model", d_model)):
+        if size is not None and size < 1:
+            raise ValueError(f"{name} must be at least 1; got {size}")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Model(ModelConfig(pattern, d_model, vocab_size, value_dim, n_layers, channel, head, seed))
+
+
+def save(model: Model, folder: str | Path) -> None:
+    """Write config.json and model.safetensors, each atomically. OSError when the disk is full; the old files then stay."""
+    folder = Path(folder)
+    config = {"format": "runnel.model", "version": 1, "config": model.config.to_dict(), "semantics": model.semantics()}
+    write_tensors(folder / "model.safetensors", model.state_dict(), {"config": json.dumps(config, sort_keys=True)})
+    write_json(folder / "config.json", config)
+
+
+def load(folder: str | Path) -> Model:
+    """Read a model that `save` wrote. FileNotFoundError when it is not there; ValueError when it is damaged or foreign."""
+    folder = Path(folder)
+    config = read_json(folder / "config.json")
+    if not isinstance(config, dict) or config.get("format") != "runnel.model":
+        raise ValueError(f"{folder / 'config.json'} does not describe a Runnel model")
+    tensors, meta = read_tensors(folder / "model.safetensors")
+    if meta.get("config") != json.dumps(config, sort_keys=True):
+        raise ValueError(f"{folder / 'model.safetensors'} belongs to another config.json")
+    try:
+        model = build(**config["config"])
+    except (TypeError, KeyError) as error:
+        raise ValueError(f"{folder / 'config.json'} is damaged: {error}") from error
+    if model.semantics() != config.get("semantics"):
+        raise ValueError(
+            f"{folder} was made for other versions of its mixers: {config.get('semantics')}; these are {model.semantics()}"
+        )
+    own = model.state_dict()
+    if {n: t.shape for n, t in own.items()} != {n: t.shape for n, t in tensors.items()}:
+        raise ValueError(f"{folder / 'model.safetensors'} does not fit {folder / 'config.json'}")
+    model.to(next(iter(tensors.values())).dtype).load_state_dict(tensors)
+    return model
+
+
+def _identify(model: Model, version: int) -> str:
+    if _version(model) != version:
+        raise ValueError("the model's weights have changed since this state was begun")
+    return model.fingerprint()
+
+
+def _version(model: Model) -> int:
+    return sum(p._version for p in model.parameters() if not p.is_inference())
+
+
+def _check_tokens(tokens: Tensor, vocab_size: int) -> None:
+    if tokens.dim() != 2 or tokens.dtype != torch.long or 0 in tokens.shape:
+        raise ValueError(
+            f"tokens must be (B, T) int64 with at least one row and one column; got {tuple(tokens.shape)} {tokens.dtype}"
+        )
+    low, high = tokens.aminmax()
+    if low < 0 or high >= vocab_size:
+        row, column = ((tokens < 0) | (tokens >= vocab_size)).nonzero()[0].tolist()
+        found = int(tokens[row, column])
+        raise ValueError(
+            f"tokens must be (B, T) int64 in [0, {vocab_size}); got {found} at row {row}, position {column}"
+        )
+
+
+def _check_values(values: Tensor, channels: int) -> None:
+    if values.dim() != 3 or not values.is_floating_point() or values.shape[2] != channels or 0 in values.shape:
+        raise ValueError(
+            f"values must be (B, T, {channels}) float with at least one row and one step; got {tuple(values.shape)} {values.dtype}"
+        )
+    if not bool(values.isfinite().all()):
+        row, step, channel = (~values.isfinite()).nonzero()[0].tolist()
+        found = float(values[row, step, channel])
+        raise ValueError(f"values must be finite; got {found} at row {row}, step {step}, channel {channel}")

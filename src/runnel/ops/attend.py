@@ -1,0 +1,131 @@
+"""Softmax attention over an append-only memory, with grouped heads, a sliding window and attention sinks.
+
+Every key and value carries its position; a query sees the memory and its own ancestors, within the window.
+Rows of different lengths are padded on the left of the memory (position -1), so that the newest entries are always last.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad, scaled_dot_product_attention
+
+from runnel.lineage import Lineage
+from runnel.state import Memory, Pending
+
+
+class KeyValues(NamedTuple):
+    """k, v (B, S, H, K); positions (B, S) int64, -1 where a row has nothing."""
+
+    k: Tensor
+    v: Tensor
+    positions: Tensor
+
+    @classmethod
+    def empty(cls, batch_size: int, heads: int, width: int, like: Tensor) -> KeyValues:
+        k = like.new_zeros(batch_size, 0, heads, width)
+        return cls(k, k.clone(), torch.zeros(batch_size, 0, dtype=torch.long, device=like.device))
+
+    @classmethod
+    def cat(cls, memories: Sequence[KeyValues]) -> KeyValues:
+        """Rows of several memories, padded on the left to the longest."""
+        longest = max(m.positions.shape[1] for m in memories)
+        spare = [longest - m.positions.shape[1] for m in memories]
+        k, v = [
+            torch.cat([pad(m[i], (0, 0, 0, 0, s, 0)) for m, s in zip(memories, spare, strict=True)]) for i in (0, 1)
+        ]
+        return cls(k, v, torch.cat([pad(m.positions, (s, 0), value=-1) for m, s in zip(memories, spare, strict=True)]))
+
+
+def reference(q: Tensor, k: Tensor, v: Tensor, window: int | None = None, sinks: int = 0) -> Tensor:
+    """The literal loop over one fresh sequence: q (B, T, H, K), k, v (B, T, G, K), H a multiple of G -> (B, T, H, K)."""
+    group = q.shape[2] // k.shape[2]
+    y = torch.zeros_like(q)
+    for t in range(q.shape[1]):
+        seen = [j for j in range(t + 1) if window is None or t - j < window or j < sinks]
+        for h in range(q.shape[2]):
+            scores = (k[:, seen, h // group] * q[:, t, None, h]).sum(-1) / math.sqrt(q.shape[-1])
+            y[:, t, h] = (scores.softmax(-1)[..., None] * v[:, seen, h // group]).sum(1)
+    return y
+
+
+def attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    memory: KeyValues,
+    lineage: Lineage,
+    window: int | None = None,
+    sinks: int = 0,
+) -> tuple[Tensor, Memory]:
+    """q (B, T, H, K); k, v (B, T, G, K), H a multiple of G. A query at position p sees ancestors at positions above
+    p - window (all of them when window is None) and the first `sinks` positions.
+
+    Returns y (B, T, H, K) and the grown memory (pending after a tree).
+    """
+    append = partial(_append, window=window, sinks=sinks)
+    y = _attention(q, k, v, memory, lineage, window, sinks)
+    if lineage.is_tree:
+        return y, Pending(append, memory, (k, v))
+    return y, append(memory, lineage, k, v)
+
+
+def _attention(
+    q: Tensor, k: Tensor, v: Tensor, memory: KeyValues, lineage: Lineage, window: int | None, sinks: int
+) -> Tensor:
+    fresh = memory.positions.shape[1] == 0
+    causal = fresh and lineage.is_plain and (window is None or lineage.length <= window)
+    mask = None if causal else _visible(memory.positions, lineage, window, sinks)[:, None]
+    keys, values = (k, v) if fresh else (torch.cat([memory.k, k], dim=1), torch.cat([memory.v, v], dim=1))
+    y = scaled_dot_product_attention(
+        q.transpose(1, 2), keys.transpose(1, 2), values.transpose(1, 2), mask, is_causal=causal, enable_gqa=True
+    )
+    return y.transpose(1, 2)
+
+
+def _visible(held: Tensor, lineage: Lineage, window: int | None, sinks: int) -> Tensor:
+    """(B, T, S + T) bool: what each token may look at, the memory first. held: (B, S) positions in memory."""
+    own = lineage.positions
+    from_memory = lineage.from_state[:, :, None] & (held >= 0)[:, None, :]
+    visible = torch.cat([from_memory, lineage.ancestors.expand(own.shape[0], -1, -1)], dim=2)
+    if window is None:
+        return visible
+    position = torch.cat([held, own], dim=1)[:, None, :]
+    return visible & ((own[:, :, None] - position < window) | (position < sinks))
+
+
+def _append(memory: KeyValues, lineage: Lineage, k: Tensor, v: Tensor, window: int | None, sinks: int) -> KeyValues:
+    """The memory after a chain, without what no later token can see."""
+    positions = torch.cat([memory.positions, lineage.positions], dim=1)
+    grown = KeyValues(torch.cat([memory.k, k], dim=1), torch.cat([memory.v, v], dim=1), positions)
+    if lineage.is_plain and (window is None or sinks == 0):
+        size = positions.shape[1]
+        first = 0 if window is None else max(0, size - (window - 1))
+        return grown if first == 0 else KeyValues(*[x[:, first:] for x in grown])
+    return _compact(grown, _wanted(memory.positions, positions, lineage, window, sinks))
+
+
+def _wanted(held: Tensor, positions: Tensor, lineage: Lineage, window: int | None, sinks: int) -> Tensor:
+    """(B, S + T) bool: entries that a token after the chain can still see."""
+    lasting = lineage.segment == lineage.segment[:, -1:]
+    if lineage.valid is not None:
+        lasting = lasting & lineage.valid
+    wanted = torch.cat([(held >= 0) & lineage.from_state[:, -1:], lasting], dim=1)
+    if window is None:
+        return wanted
+    return wanted & ((lineage.end[:, None] - positions < window) | (positions < sinks))
+
+
+def _compact(memory: KeyValues, wanted: Tensor) -> KeyValues:
+    """Keep the wanted entries of every row, in order, padded on the left."""
+    size = int(wanted.sum(1).max())
+    order = wanted.int().argsort(dim=1, stable=True)[:, wanted.shape[1] - size :]
+    rows = torch.arange(wanted.shape[0], device=wanted.device)[:, None]
+    kept = wanted[rows, order]
+    k, v = [torch.where(kept[..., None, None], x[rows, order], 0) for x in memory[:2]]
+    return KeyValues(k, v, torch.where(kept, memory.positions[rows, order], -1))

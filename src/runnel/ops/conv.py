@@ -1,0 +1,74 @@
+"""Causal depthwise convolution: y_t = sum over w of weight_w x at the w-th ancestor of t, with the last W-1 inputs as state.
+
+On a tree, in a packed or in a padded row it reads ancestors, not neighbours.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from runnel.lineage import Lineage
+from runnel.ops.precision import full_precision
+from runnel.state import Memory, Pending
+
+
+def initial_filters(channels: int, width: int) -> Tensor:
+    """(channels, width) uniform in +-1/sqrt(width), PyTorch's default for a depthwise convolution."""
+    return (torch.rand(channels, width) * 2 - 1) * width**-0.5
+
+
+def reference(x: Tensor, weight: Tensor, bias: Tensor | None, tail: Tensor) -> tuple[Tensor, Tensor]:
+    """The literal loop over an ordinary sequence; arguments as in `causal_conv`."""
+    seen = torch.cat([tail, x], dim=1)
+    width = weight.shape[-1]
+    outputs = []
+    for t in range(x.shape[1]):
+        y = sum(weight[:, width - 1 - w] * seen[:, t + width - 1 - w] for w in range(width))
+        outputs.append(y if bias is None else y + bias)
+    return torch.stack(outputs, dim=1), seen[:, seen.shape[1] - (width - 1) :]
+
+
+@full_precision
+def causal_conv(
+    x: Tensor, weight: Tensor, bias: Tensor | None, tail: Tensor, lineage: Lineage
+) -> tuple[Tensor, Memory]:
+    """x (B, T, D); weight (D, W), its last column for the token itself; bias (D,) or None; tail (B, W-1, D), oldest first.
+
+    Returns y (B, T, D) and the new tail (pending after a tree).
+    """
+    taps, tail = ancestors_of(x, weight.shape[-1], tail, lineage)
+    y = taps[0] * weight[:, -1] if bias is None else torch.addcmul(bias, taps[0], weight[:, -1])
+    for w in range(1, len(taps)):
+        y = torch.addcmul(y, taps[w], weight[:, -1 - w])
+    return y, tail
+
+
+@full_precision
+def shift(x: Tensor, tail: Tensor, lineage: Lineage) -> tuple[Tensor, Memory]:
+    """The parent's input for every token: x (B, T, D), tail (B, 1, D) -> (B, T, D) and the new tail."""
+    taps, tail = ancestors_of(x, 2, tail, lineage)
+    return taps[1], tail
+
+
+def ancestors_of(x: Tensor, width: int, tail: Tensor, lineage: Lineage) -> tuple[list[Tensor], Memory]:
+    """x at every token, its parent, its grandparent, ... (`width` tensors (B, T, D)), and the new tail."""
+    length = x.shape[1]
+    seen = torch.cat([tail, x], dim=1)
+    if lineage.is_plain:
+        taps = [seen[:, width - 1 - w : width - 1 - w + length] for w in range(width)]
+        return taps, seen[:, length:]
+    seen = torch.cat([seen, torch.zeros_like(x[:, :1])], dim=1)
+    index = lineage.taps(width)
+    taps = [x, *[_take(seen, index[..., w]) for w in range(1, width)]]
+    if lineage.is_tree:
+        return taps, Pending(_advance, tail, (x,))
+    return taps, _take(seen, lineage.last_taps(width))
+
+
+def _advance(tail: Tensor, lineage: Lineage, x: Tensor) -> Tensor:
+    return ancestors_of(x, tail.shape[1] + 1, tail, lineage)[1]
+
+
+def _take(x: Tensor, index: Tensor) -> Tensor:
+    return x.gather(1, index[..., None].expand(-1, -1, x.shape[-1]))

@@ -1,0 +1,99 @@
+"""Outer-product scan: S_t = Diag(a_t) S_p + k_t v_t^T, y_t = S_t^T q_t, p the parent of t.
+
+The state of every head is a (K, V) matrix. `log_decay` = log a is one number per head or one per key channel
+(zeros: no decay).
+The chunked form is that of "Gated Linear Attention Transformers with Hardware-Efficient Training" (2023, arXiv:2312.06635)
+and of state-space duality (2024, arXiv:2405.21060); with the causal mask replaced by the ancestors it serves trees.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from runnel.lineage import Lineage
+from runnel.ops.paths import Decay, blocks_of, join
+from runnel.ops.precision import full_precision
+from runnel.state import Memory, Pending
+
+HEAD_CHUNK = 64
+CHANNEL_CHUNK = 16
+"""Per-channel decays want smaller chunks: their sums stay small enough to be split into two factors."""
+
+
+def step(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
+    """One token. q, k (B, H, K), v (B, H, V), log_decay (B, H, 1 or K), memory (B, H, K, V)."""
+    memory = log_decay.exp()[..., None] * memory + k[..., :, None] * v[..., None, :]
+    return (q[..., None, :] @ memory)[..., 0, :], memory
+
+
+def reference(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
+    """The literal loop over an ordinary sequence; arguments as in `outer_scan`."""
+    log_decay = per_key(log_decay)
+    outputs = []
+    for t in range(q.shape[1]):
+        y, memory = step(q[:, t], k[:, t], v[:, t], log_decay[:, t], memory)
+        outputs.append(y)
+    return torch.stack(outputs, dim=1), memory
+
+
+@full_precision
+def outer_scan(
+    q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, memory: Tensor, lineage: Lineage
+) -> tuple[Tensor, Memory]:
+    """q, k (B, T, H or 1, K), v (B, T, H, V), log_decay (B, T, H or 1) or (B, T, H, K), <= 0; memory (B, H, K, V).
+
+    Returns y (B, T, H, V) and the memory after the last token (pending after a tree).
+    """
+    log_decay = per_key(log_decay)
+    if lineage.is_plain and lineage.length == 1:
+        y, memory = step(q[:, 0], k[:, 0], v[:, 0], log_decay[:, 0], memory)
+        return y[:, None], memory
+    k, v, log_decay = mask_padding(lineage, k, v, log_decay)
+    decay = decay_of(log_decay, lineage)
+    split = decay.blocks.split
+    q_, k_, v_ = split(q), split(k), split(v)
+    y = decay.product(q_, k_) @ v_
+    reads = q_ * decay.from_start()
+    if lineage.is_tree:
+        y = y + reads @ memory[:, None]
+        return join(y, lineage.length), Pending(advance, memory, (log_decay, k, v))
+    before, memory = carry(decay.whole(), (k_ * decay.to_end()).mT @ v_, memory)
+    return join(y + reads @ before, lineage.length), memory
+
+
+def advance(memory: Tensor, lineage: Lineage, log_decay: Tensor, *pairs: Tensor) -> Tensor:
+    """The memory after a chain of writes. log_decay (B, P, H, 1 or K); pairs: keys (B, P, H, K), values (B, P, H, V) in turn."""
+    log_decay, *pairs = mask_padding(lineage, log_decay, *pairs)
+    decay = decay_of(log_decay, lineage, size=lineage.length)
+    split = decay.blocks.split
+    write = sum((split(k) * decay.to_end()).mT @ split(v) for k, v in zip(pairs[::2], pairs[1::2], strict=True))
+    return (decay.whole() * memory[:, None] + write)[:, 0]
+
+
+def carry(whole: Tensor, writes: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
+    """The memory before every chunk (B, n, H, K, V) and after the last. whole (b, n, h, K or 1, 1), writes (B, n, H, K, V)."""
+    before = []
+    for chunk in range(writes.shape[1]):
+        before.append(memory)
+        memory = torch.addcmul(writes[:, chunk], whole[:, chunk % whole.shape[1]], memory)
+    return torch.stack(before, dim=1), memory
+
+
+def decay_of(log_decay: Tensor, lineage: Lineage, size: int | None = None) -> Decay:
+    """Chunks of a fit size for decays per head or per key channel."""
+    blocks = blocks_of(lineage, size or (HEAD_CHUNK if log_decay.shape[-1] == 1 else CHANNEL_CHUNK), log_decay)
+    return Decay(blocks.split(log_decay), blocks)
+
+
+def per_key(log_decay: Tensor) -> Tensor:
+    """(B, T, H) -> (B, T, H, 1); (B, T, H, K) as it is."""
+    return log_decay[..., None] if log_decay.dim() == 3 else log_decay
+
+
+def mask_padding(lineage: Lineage, *tensors: Tensor) -> list[Tensor]:
+    """Zero at padding: a zero key, value and log-decay change nothing."""
+    if lineage.valid is None:
+        return list(tensors)
+    valid = lineage.valid[:, :, None, None]
+    return [torch.where(valid, x, 0) for x in tensors]

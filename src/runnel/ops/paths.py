@@ -1,0 +1,132 @@
+"""Sums and products along the paths of a Lineage: what chunked and tree forms of the matrix-state scans share.
+
+Every matrix-state scan needs, for tokens t and their ancestors j, the decay that j's write has suffered when t reads it:
+exp of the sum of log-decays on the path from j (exclusive) to t. Inside a chunk of a sequence the ancestors of t are the
+tokens before it; in a tree they are its path. Only that relation differs, so one form serves both.
+
+Segment sums are accumulated directly, never as differences of long cumulative sums, and masked before exp.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from runnel.lineage import Lineage
+
+SAFE_SPAN = 40.0
+"""Nats of decay within a chunk up to which exp(sum) is split into two factors of at most exp(20) each."""
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """The relations inside the n chunks of C tokens of a lineage. b is B, or 1 where all rows agree.
+
+    reach: (b, n, 1, C, C) 0/1, column j is t or an ancestor of t. strict: the same without t itself.
+    from_start: (b, n, 1, C, 1) 0/1, the path of t begins at the state before the chunk.
+    to_end: (b, n, 1, C, 1) 0/1, j is an ancestor of the last token of the chunk, or that token.
+    """
+
+    size: int
+    reach: Tensor
+    strict: Tensor
+    from_start: Tensor
+    to_end: Tensor
+
+    @property
+    def carries(self) -> Tensor:
+        """(b, n, 1) 0/1: the state before the chunk still counts after it."""
+        return self.from_start[..., -1, 0]
+
+    def split(self, x: Tensor) -> Tensor:
+        """(B, T, H, X) -> (B, n, H, C, X), zero-padded at the end (zero is the identity for keys and log-decays)."""
+        batch, length, heads, width = x.shape
+        count = -(-length // self.size)
+        x = torch.nn.functional.pad(x, (0, 0, 0, 0, 0, count * self.size - length))
+        return x.view(batch, count, self.size, heads, width).transpose(2, 3)
+
+
+def join(y: Tensor, length: int) -> Tensor:
+    """(B, n, H, C, X) -> (B, T, H, X): the inverse of `Blocks.split`."""
+    batch, count, heads, size, width = y.shape
+    return y.transpose(2, 3).reshape(batch, count * size, heads, width)[:, :length]
+
+
+def blocks_of(lineage: Lineage, size: int, like: Tensor) -> Blocks:
+    """Cut a chain into chunks of `size`; a tree is one chunk. The masks get the dtype of `like`."""
+    if lineage.is_tree:
+        return _blocks(lineage.ancestors[:, None], None, None, like)
+    size = min(size, lineage.length)
+    causal = torch.ones(size, size, dtype=torch.bool, device=like.device).tril()
+    if lineage.reset is None:
+        return _blocks(causal[None, None], None, None, like)
+    count = -(-lineage.length // size)
+    spare = count * size - lineage.length
+    segment = torch.cat([lineage.segment, lineage.segment[:, -1:].expand(-1, spare)], dim=1).view(-1, count, size)
+    before = torch.cat([torch.zeros_like(segment[:, :1, -1]), segment[:, :-1, -1]], dim=1)
+    reach = (segment[..., :, None] == segment[..., None, :]) & causal
+    return _blocks(reach, segment == before[..., None], segment == segment[..., -1:], like)
+
+
+def _blocks(reach: Tensor, from_start: Tensor | None, to_end: Tensor | None, like: Tensor) -> Blocks:
+    reach = reach[:, :, None].to(like.dtype)
+    size = reach.shape[-1]
+    everyone = reach.new_ones(1, 1, 1, size, 1)
+    return Blocks(
+        size,
+        reach,
+        reach - torch.eye(size, dtype=reach.dtype, device=reach.device),
+        everyone if from_start is None else from_start[:, :, None, :, None].to(like.dtype),
+        everyone if to_end is None else to_end[:, :, None, :, None].to(like.dtype),
+    )
+
+
+@dataclass(frozen=True)
+class Decay:
+    """Decay factors along the paths inside chunks.
+
+    log: (B, n, H, C, 1) one per head, or (B, n, H, C, K) one per key channel, <= 0.
+    """
+
+    log: Tensor
+    blocks: Blocks
+
+    def from_start(self, inclusive: bool = True) -> Tensor:
+        """(B, n, H, C, 1 or K): the decay of the state before the chunk when t reads it (with or without t's own)."""
+        rows = self.blocks.reach if inclusive else self.blocks.strict
+        return (rows @ self.log).exp() * self.blocks.from_start
+
+    def to_end(self) -> Tensor:
+        """(B, n, H, C, 1 or K): the decay of j's write at the end of the chunk; zero where it does not get there."""
+        return (self.blocks.strict.mT @ self.log).exp() * self.blocks.to_end
+
+    def whole(self) -> Tensor:
+        """(B, n, H, K or 1, 1): the decay of the state over the whole chunk."""
+        return self.log.sum(-2).exp()[..., None] * self.blocks.carries[..., None, None]
+
+    def product(self, x: Tensor, y: Tensor, inclusive: bool = True) -> Tensor:
+        """(B, n, H, C, C): sum over k of x_tk y_jk times the decay from j to t; zero where j is not on t's path.
+
+        inclusive: t's own decay counts and j = t is on the path; otherwise neither.
+        """
+        rows = self.blocks.reach if inclusive else self.blocks.strict
+        if self.log.shape[-1] == 1:
+            return (x @ y.mT) * self._between(rows)[..., 0]
+        return self._channel_product(x, y, rows)
+
+    def _between(self, rows: Tensor) -> Tensor:
+        """(B, n, H, C, C, 1 or K): decay between j and t, every segment sum accumulated on its own."""
+        terms = self.log[..., :, None, :] * self.blocks.strict[..., None]  # i, j, k: what i adds for every j before it
+        sums = (rows @ terms.flatten(-2)).unflatten(-1, terms.shape[-2:])
+        return sums.masked_fill(rows[..., None] == 0, -torch.inf).exp()
+
+    def _channel_product(self, x: Tensor, y: Tensor, rows: Tensor) -> Tensor:
+        since_start = self.blocks.reach @ self.log
+        if float(since_start.detach().min()) < -SAFE_SPAN:
+            return torch.einsum("...tk,...tjk,...jk->...tj", x, self._between(rows), y)
+        middle = since_start.detach().amin(-2, keepdim=True) / 2
+        x = x * (rows @ self.log - middle).exp()
+        y = y * (middle - since_start).exp()
+        return (x @ y.mT).masked_fill(rows == 0, 0)
