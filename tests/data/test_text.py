@@ -103,6 +103,7 @@ def test_nothing_crosses_a_document(folder: Path) -> None:
     batch = source.batch(0)
     assert batch.segments is not None
     letters, targets, segments = batch.inputs, batch.targets, batch.segments
+    assert not bool(segments[:, 0].any()), "a row counts its documents from 0"
     same_letter = letters[:, :, None] == letters[:, None, :]
     same_segment = segments[:, :, None] == segments[:, None, :]
     assert bool((same_letter | ~same_segment).all()), "one segment holds two documents"
@@ -304,6 +305,29 @@ def test_tokens_are_encoded_once_and_again_when_something_changed(
     open_text(folder, codec=other, spool=tmp_path)
     assert tokens.stat().st_ino != fourth
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".tokens")]
+
+
+def test_another_held_out_fraction_is_not_served_from_the_cache(folder: Path, tmp_path: Path, merges: bpe.Bpe) -> None:
+    for fraction in (0.1, 0.4, 0):
+        as_tokens = open_text(folder, codec=merges, spool=tmp_path, valid_fraction=fraction)
+        assert as_tokens.sample() == open_text(folder, valid_fraction=fraction).sample()
+
+
+def test_an_interrupted_encoding_leaves_no_record(
+    folder: Path, tmp_path: Path, merges: bpe.Bpe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_text(folder, codec=merges, spool=tmp_path)
+    (folder / "b.py").write_text("changed")
+
+    def full_disk(path: Path, content: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("runnel.data.corpus.spool.write_json", full_disk)
+        with pytest.raises(OSError, match="No space left"):
+            open_text(folder, codec=merges, spool=tmp_path)
+    assert not (tmp_path / "tokens.json").exists()
+    assert open_text(folder, codec=merges, spool=tmp_path).sample() == open_text(folder).sample()
 
 
 def test_long_lines_are_never_cut_inside_a_character(tmp_path: Path, merges: bpe.Bpe) -> None:
