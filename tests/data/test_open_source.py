@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -51,8 +52,8 @@ def test_facts_are_json_and_tell_the_optimum(name: str) -> None:
 
 @pytest.mark.parametrize("name", GENERATORS)
 def test_pages_have_a_frozen_config_and_shapes_fit(name: str) -> None:
-    page = __import__(f"runnel.data.{name}", fromlist=["Config"])
-    assert dataclasses.is_dataclass(page.Config)
+    page: Any = importlib.import_module(f"runnel.data.{name}")
+    assert all(field.default is not dataclasses.MISSING for field in dataclasses.fields(page.Config))
     with pytest.raises(dataclasses.FrozenInstanceError):
         page.Config().valid_batches = 1
     batch = open_source(name, length=40, batch_size=3).batch(0)

@@ -50,7 +50,8 @@ class Bpe(Codec):
         return list(self._tokenizer.encode(_text(text), add_special_tokens=False).ids)
 
     def encode_batch(self, texts: Sequence[str | bytes]) -> list[list[int]]:
-        return [e.ids for e in self._tokenizer.encode_batch([_text(t) for t in texts], add_special_tokens=False)]
+        encodings = self._tokenizer.encode_batch_fast([_text(text) for text in texts], add_special_tokens=False)
+        return [encoding.ids for encoding in encodings]
 
     def save(self, folder: str | Path) -> None:
         """Write tokenizer.json, then codec.json with its checksum: a mixed pair is noticed at `load`."""

@@ -18,7 +18,7 @@ from runnel.data.corpus.stream import Stream
 from runnel.storage import read_json, write_atomically, write_json
 
 _CHUNK = 1 << 20
-_BATCH = 64
+_BATCH = 16
 
 
 class Codec(Protocol):
