@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from runnel import data
+from runnel import catalog, data
 from runnel.codecs.bytes import Bytes
 
-GENERATORS = [name for name in data.names() if name != "text"]
+GENERATORS = [name for name in catalog.names("data") if name != "text"]
 
 
 def open_source(spec: str, **options: Any) -> data.Source:
@@ -21,7 +21,7 @@ def open_source(spec: str, **options: Any) -> data.Source:
 
 
 def test_names_are_the_files_of_the_folder() -> None:
-    assert data.names() == ["ar", "markov", "parity", "recall", "text"]
+    assert catalog.names("data") == ("ar", "markov", "parity", "recall", "text")
 
 
 @pytest.mark.parametrize("name", GENERATORS)
@@ -63,10 +63,10 @@ def test_pages_have_a_frozen_config_and_shapes_fit(name: str) -> None:
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("recal", "there is no 'recal' \\(did you mean recall\\?\\)"),
-        ("qqqqqq", "generators: ar, markov, parity, recall"),
+        ("recal", "there is no 'recal'; did you mean 'recall'\\?"),
+        ("qqqqqq", "there are: ar, markov, parity, recall"),
         ("text", "there is no 'text'"),
-        ("recall:pair=3", "got 'pair=3' \\(did you mean pairs\\?\\)"),
+        ("recall:pair=3", "got 'pair=3'; did you mean 'pairs'\\?"),
         ("recall:pairs", "must be key=value; got 'pairs'"),
         ("recall:pairs=many", "pairs must be int; got 'many'"),
         ("recall:pairs=0", "1 <= pairs <= vocab / 2; got pairs=0, vocab=64"),
@@ -108,7 +108,7 @@ def test_options_of_a_path(tmp_path: Path) -> None:
     (tmp_path / "t").write_text("x" * 100)
     with pytest.raises(ValueError, match="binary must be true or false; got 'yes'"):
         open_source(f"{tmp_path}:binary=yes")
-    with pytest.raises(ValueError, match="did you mean suffix"):
+    with pytest.raises(ValueError, match="did you mean 'suffix'"):
         open_source(f"{tmp_path}:sufix=.py")
 
 

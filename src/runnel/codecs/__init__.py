@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 from typing import cast
 
+from runnel import catalog
 from runnel.codecs._codec import FORMAT, Codec, StreamDecoder
 from runnel.storage import read_json
 
-__all__ = ["Codec", "StreamDecoder", "load", "names"]
-
-
-def names() -> list[str]:
-    """The codecs that are there, sorted."""
-    return sorted(path.stem for path in Path(__file__).parent.glob("*.py") if not path.stem.startswith("_"))
+__all__ = ["Codec", "StreamDecoder", "load"]
 
 
 def load(folder: str | Path) -> Codec:
@@ -29,6 +24,6 @@ def load(folder: str | Path) -> Codec:
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         raise ValueError(f'{path} is not a codec: it must say "format": "{FORMAT}"')
     name = record.get("name")
-    if name not in names():
-        raise ValueError(f"{path} names the codec {name!r}; known codecs: {', '.join(names())}")
-    return cast(Codec, importlib.import_module(f"runnel.codecs.{name}").load(Path(folder), record))
+    if name not in catalog.names("codecs"):
+        raise ValueError(f"{path} names the codec {name!r}; known codecs: {', '.join(catalog.names('codecs'))}")
+    return cast(Codec, catalog.page("codecs", name).load(Path(folder), record))

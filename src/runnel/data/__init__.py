@@ -6,18 +6,17 @@ and `baselines` hold what sources stand on and what models are compared with; th
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator
 from dataclasses import Field, fields
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Protocol
 
+from runnel import catalog
 from runnel.data import text
 from runnel.data.corpus.spool import Codec
 from runnel.types import Batch
 
-__all__ = ["Source", "names", "open_source", "training_text"]
+__all__ = ["Source", "open_source", "training_text"]
 
 
 class Source(Protocol):
@@ -28,11 +27,6 @@ class Source(Protocol):
 
     def batch(self, index: int) -> Batch: ...
     def valid(self) -> Iterator[Batch]: ...
-
-
-def names() -> list[str]:
-    """The sources that are there, sorted."""
-    return sorted(path.stem for path in Path(__file__).parent.glob("*.py") if not path.stem.startswith("_"))
 
 
 def open_source(
@@ -46,6 +40,8 @@ def open_source(
 ) -> Source:
     """A source by path (file or folder), `-` (stdin), or name, with options: `recall:pairs=16`, `lib:suffix=.py`.
 
+    A generator's name wins over a file of the same name; `./recall` is the file.
+
     length: T. spool: folder of this run for stdin and for tokens. codec and valid_fraction matter for text only.
     ValueError in one line for whatever the user got wrong; a mistyped name is answered with the nearest one.
     """
@@ -54,7 +50,7 @@ def open_source(
     if _is_text(name):
         config = _config(text.Config, "text", options)
         return text.Source(name, config, codec, length, batch_size, seed, _folder(spool), valid_fraction)
-    page = importlib.import_module(f"runnel.data.{_known(name)}")
+    page = catalog.page("data", _known(name))
     source: Source = page.Source(_config(page.Config, name, options), length, batch_size, seed)
     return source
 
@@ -86,16 +82,15 @@ def _is_text(name: str) -> bool:
     return name == "-" or (name not in _generators() and Path(name).exists())
 
 
-def _generators() -> list[str]:
-    return [name for name in names() if name != "text"]
+def _generators() -> tuple[str, ...]:
+    return tuple(name for name in catalog.names("data") if name != "text")
 
 
 def _known(name: str) -> str:
     if name in _generators():
         return name
-    near = get_close_matches(name, _generators(), n=1)
-    hint = f"did you mean {near[0]}?" if near else f"generators: {', '.join(_generators())}"
-    raise ValueError(f"source must be a file, a folder, - or a generator; there is no {name!r} ({hint})")
+    hint = catalog.suggest(name, _generators())
+    raise ValueError(f"source must be a file, a folder, - or a generator; there is no {name!r}{hint}")
 
 
 def _config(kind: type[Any], name: str, options: str) -> Any:
@@ -105,9 +100,8 @@ def _config(kind: type[Any], name: str, options: str) -> Any:
     for option in filter(None, options.split(",")):
         key, equals, value = option.partition("=")
         if not equals or key not in known:
-            near = get_close_matches(key, known, n=1)
-            hint = f"did you mean {near[0]}?" if near and equals else f"options: {', '.join(known)}"
-            raise ValueError(f"options of {name} must be key=value; got {option!r} ({hint})")
+            hint = catalog.suggest(key, tuple(known))
+            raise ValueError(f"options of {name} must be key=value; got {option!r}{hint}")
         chosen[key] = _value(known[key], value)
     return kind(**chosen)
 

@@ -1,7 +1,7 @@
 """Multi-query associative recall: key-value pairs, then keys again; the answer is the value that came with the key.
 
-Zoology: Measuring and Improving Recall in Efficient Language Models (Arora et al., 2023, arXiv 2312.04927), section 3
-and appendix E. It separates mixers by how much a state of given size remembers.
+Zoology: Measuring and Improving Recall in Efficient Language Models (Arora et al., 2023, arXiv 2312.04927).
+It separates mixers by how much a state of given size remembers.
 
     row:     k_1 v_1 k_2 v_2 ... k_D v_D | filler with the keys k_1 .. k_D once each, in any order
     target:  the value of the key where it is asked, IGNORE elsewhere
