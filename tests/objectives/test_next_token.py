@@ -36,7 +36,7 @@ def test_packed_documents_are_scored_as_if_alone(model):
     second = next_token.loss(model, Batch(inputs[:, 5:], targets[:, 5:]))
     torch.testing.assert_close(packed, (5 * first + 7 * second) / 12)
     joined = next_token.loss(model, Batch(inputs, targets))
-    assert not math.isclose(float(packed), float(joined), rel_tol=1e-4)
+    assert not math.isclose(packed.item(), joined.item(), rel_tol=1e-4)
 
 
 def test_no_target_at_all_is_an_error(model):

@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # for small_run, which is also a
 @pytest.fixture(scope="session")
 def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """24 kB of words drawn from twelve: a byte model learns them in a few dozen steps."""
-    words = "the state of a model is plain value stream forks saves loads".split()
+    words = ["the", "state", "of", "a", "model", "is", "plain", "value", "stream", "forks", "saves", "loads"]
     rng = random.Random(0)
     path = tmp_path_factory.mktemp("text") / "words.txt"
     path.write_text(" ".join(rng.choice(words) for _ in range(5000)), encoding="utf-8")

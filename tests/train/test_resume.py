@@ -47,10 +47,10 @@ def losses(folder):
 
 
 def test_killed_at_any_moment(text, tmp_path):
-    settings = {**EVERYTHING, "steps": 120, "save_seconds": 0.0}
+    settings = {**EVERYTHING, "steps": 80, "save_seconds": 0.0}
     run(text, tmp_path / "whole", **{**settings, "save_seconds": 1e9})
     rng, kills = random.Random(time.time_ns()), 0
-    for _ in range(4):
+    for _ in range(3):
         process = start(text, tmp_path / "killed", settings)
         for _ in range(rng.randrange(1, 12)):
             process.stdout.readline()

@@ -3,7 +3,6 @@
 from runnel.train.config import TrainConfig
 from runnel.train.guard import Diverged, Interrupted
 from runnel.train.loop import fit
-from runnel.train.plot import plot
 from runnel.train.records import StepReport, TrainResult
 
-__all__ = ["Diverged", "Interrupted", "StepReport", "TrainConfig", "TrainResult", "fit", "plot"]
+__all__ = ["Diverged", "Interrupted", "StepReport", "TrainConfig", "TrainResult", "fit"]

@@ -57,7 +57,7 @@ def save(folder: Path, checkpoint: Checkpoint, previous: int | None) -> None:
         _sweep(root)
         raise OSError(
             f"the checkpoint of step {checkpoint.step} could not be saved in {root} ({error.strerror or error}); "
-            "the ones before it are intact"
+            "what was saved before is intact"
         ) from error
     if previous is not None:
         _prune(root, {_name(checkpoint.step), _name(previous)})

@@ -14,10 +14,9 @@ changes the order of sums, and so do other processors. On CUDA this holds as far
 
 from __future__ import annotations
 
-import importlib
 import math
-import pkgutil
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, replace
@@ -25,10 +24,11 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import clip_grad_norm_
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from runnel import objectives
+from runnel import catalog
 from runnel.data import Source
+from runnel.model import Model
 from runnel.model import save as save_model
 from runnel.train import checkpoint, optim, weights
 from runnel.train.config import TrainConfig
@@ -41,7 +41,7 @@ from runnel.types import IGNORE, Batch
 
 
 def fit(
-    model: nn.Module,
+    model: Model,
     source: Source,
     folder: str | Path,
     config: TrainConfig,
@@ -50,14 +50,15 @@ def fit(
     """Train `model` in place and export it to `folder`, going on from the folder's checkpoint when it has one.
 
     The exported weights, which the model then also holds, are the best validated ones with `patience`, else the average
-    with `ema`, else the last. PyTorch's generator is left as it was found. A run that had ended is exported again.
+    with `ema`, else the last (buffers are the last ones in any case). PyTorch's generator is left as it was found. A run
+    that had ended is only exported again.
 
     Raises ValueError when the folder is in use, holds another run (the differences are named) or no good checkpoint;
     `Diverged` on NaN or infinity; `Interrupted` after SIGINT or SIGTERM; OSError when the disk is full.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder), stop_signal() as stop, _own_generator(_device(model)):
+    with locked(folder), stop_signal() as stop, _own_generator(model.device):
         run = Run(model, source, folder, config)
         with MetricsLog(folder, run.position.step, run.position.validated, config.tensorboard) as log:
             run.train(log, on_step, stop)
@@ -67,10 +68,11 @@ def fit(
 class Run:
     """One run in one process: made from the folder's checkpoint, or at step 0."""
 
-    def __init__(self, model: nn.Module, source: Source, folder: Path, config: TrainConfig) -> None:
+    def __init__(self, model: Model, source: Source, folder: Path, config: TrainConfig) -> None:
         self.model, self.source, self.folder, self.config = model, source, folder, config
-        self.device = _device(model)
-        self.loss = find_objective(config.objective)
+        self.device = model.device
+        _check_vocabulary(model, source)
+        self.loss = catalog.page("objectives", config.objective).loss
         self.optimizers = optim.build_optimizers(model, config)
         self.token_bytes = _token_bytes(source)
         self.identity = describe_run(model, source, config)
@@ -143,6 +145,8 @@ class Run:
                 total += self._nats(_to(batch, self.device))
                 n_targets += batch.n_targets
                 n_bytes += self._n_bytes(batch)
+            if n_targets == 0 and self.config.patience is not None:
+                raise ValueError(f"patience={self.config.patience} needs held-out batches; the source has none")
             position.validated = position.step
             if n_targets:
                 self._judge(total / n_targets)
@@ -243,16 +247,18 @@ class Run:
 
     def _clip(self, loss: float) -> float:
         """Clip the gradient; its norm before. `Diverged` when that or the loss is not finite."""
-        limit = math.inf if self.config.clip is None else self.config.clip
-        norm = float(clip_grad_norm_(self.model.parameters(), limit))
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            raise Diverged(self._explain(loss, norm))
-        return norm
+        norm = get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
+        if not (math.isfinite(loss) and bool(norm.isfinite())):
+            raise Diverged(self._explain(loss, float(norm)))
+        if self.config.clip is not None:
+            clip_grads_with_norm_(self.model.parameters(), self.config.clip, norm)
+        return float(norm)
 
     def _explain(self, loss: float, norm: float) -> str:
+        """Names the first bad weight, or else the first bad gradient on the way back from the loss, its origin."""
         parameters = dict(self.model.named_parameters())
         bad_weight = weights.first_bad(parameters)
-        bad_gradient = weights.first_bad({name: parameter.grad for name, parameter in parameters.items()})
+        bad_gradient = weights.first_bad({name: parameters[name].grad for name in reversed(parameters)})
         cause = bad_weight or (bad_gradient and f"the gradient of {bad_gradient}") or "every gradient is finite"
         return (
             f"step {self.position.step + 1} must have a finite loss and gradient; got loss {loss}, "
@@ -266,8 +272,15 @@ class Run:
         if self.average is not None and self.config.ema is not None:
             weights.update_average(self.average, self.model, self.config.ema, self.position.step)
 
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16")
+    @contextmanager
+    def _autocast(self) -> Iterator[None]:
+        if self.config.precision == "float32":
+            yield
+            return
+        with warnings.catch_warnings(), torch.autocast(self.device.type, torch.bfloat16):
+            # An RMSNorm with float32 weights after a bfloat16 product is meant: PyTorch only misses its fused kernel.
+            warnings.filterwarnings("ignore", "Mismatch dtype between input and weight")
+            yield
 
     # ---- parts of a validation ----------------------------------------------------------------------------------
 
@@ -326,23 +339,16 @@ class Run:
         return int(self.token_bytes[targets[targets != IGNORE]].sum())
 
 
-def find_objective(name: str) -> Callable[[nn.Module, Batch], Tensor]:
-    """The `loss` of `runnel.objectives.<name>`. ValueError lists the names when there is no such file."""
-    names = sorted(module.name for module in pkgutil.iter_modules(objectives.__path__))
-    if name not in names:
-        raise ValueError(f"objective must be one of {', '.join(names)}; got {name!r}")
-    loss: Callable[[nn.Module, Batch], Tensor] = importlib.import_module(f"runnel.objectives.{name}").loss
-    return loss
+def _check_vocabulary(model: Model, source: Source) -> None:
+    size = model.config.vocab_size
+    if size is not None and size < source.vocab_size:
+        raise ValueError(f"the model's vocab_size must be at least the source's {source.vocab_size}; got {size}")
 
 
 def _token_bytes(source: Source) -> Tensor | None:
     """(V,) int64: how many bytes each id stands for; None when the source has no codec."""
     codec = getattr(source, "codec", None)
     return None if codec is None else torch.tensor([len(piece) for piece in codec.token_bytes])
-
-
-def _device(model: nn.Module) -> torch.device:
-    return next(model.parameters()).device
 
 
 def _to(batch: Batch, device: torch.device) -> Batch:

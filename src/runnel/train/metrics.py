@@ -25,12 +25,12 @@ FILE = "metrics.jsonl"
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
-    """The lines of FOLDER/metrics.jsonl; a last line cut short by a kill is left out."""
+    """The lines of FOLDER/metrics.jsonl; a last line cut short by a kill is left out. ValueError on any other damage."""
     path = folder / FILE
     if not path.is_file():
         return []
     lines = path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]
-    return [json.loads(line) for line in lines]
+    return [_parse(line, f"{path} line {number}") for number, line in enumerate(lines, 1)]
 
 
 class MetricsLog:
@@ -66,6 +66,20 @@ class MetricsLog:
         if self.writer is not None:
             for key in line.keys() - {"split", "step"}:
                 self.writer.add_scalar(f"{line['split']}/{key}", line[key], line["step"])
+
+
+def _parse(text: str, where: str) -> dict[str, Any]:
+    try:
+        line = json.loads(text)
+    except ValueError:
+        line = None
+    if (
+        not isinstance(line, dict)
+        or line.get("split") not in ("train", "valid")
+        or not isinstance(line.get("step"), int)
+    ):
+        raise ValueError(f"{where} must be a JSON object with split and step; got {text[:60]!r}")
+    return line
 
 
 def _write(path: Path, text: str) -> None:
