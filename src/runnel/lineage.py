@@ -168,7 +168,7 @@ class Lineage:
         return [(where[0], where[1]) for d in range(deepest + 1) if (where := (depth == d).nonzero(as_tuple=True))]
 
     def taps(self, width: int) -> Tensor:
-        """(B, T, width) int64: the token itself and its width-1 nearest ancestors, nearest first.
+        """(B, T, width) int64, width >= 2: the token itself and its width-1 nearest ancestors, nearest first.
 
         Indices point into the concatenation of a tail (the width-1 tokens before the call, oldest first), the T tokens
         of the call, and one zero row at the end for ancestors that do not exist.
@@ -201,8 +201,8 @@ class Lineage:
         """Parents over the concatenation that `taps` describes: tail slots, tokens, and the zero row (its own parent)."""
         tail, zero = width - 1, width - 1 + self.length
         columns = self.parent_columns
-        tokens = columns + tail  # FROM_STATE lands on the newest tail slot; without a tail, on nothing
-        tokens = torch.where(columns == FROM_ZERO, zero, tokens) if tail else torch.where(columns < 0, zero, tokens)
+        tokens = columns + tail  # FROM_STATE lands on the newest tail slot
+        tokens = torch.where(columns == FROM_ZERO, zero, tokens)
         slots = torch.arange(-1, tail - 1, device=columns.device).remainder(zero + 1)  # slot 0's parent is the zero row
         slots = slots.expand(self.batch_size, -1)
         return torch.cat([slots, tokens, torch.full_like(columns[:, :1], zero)], dim=1)

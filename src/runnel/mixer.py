@@ -53,6 +53,19 @@ class Mixer(nn.Module):
         return torch.zeros(*shape, dtype=wide, device=weight.device)
 
 
+class RMSNorm(nn.RMSNorm):
+    """Root-mean-square norm (2019, arXiv:1910.07467) over the last axis, taken in the dtype of its weight.
+
+    The epsilon is stated, so that the function does not depend on the dtype.
+    """
+
+    def __init__(self, width: int, eps: float = 1e-6) -> None:
+        super().__init__(width, eps=eps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.to(self.weight.dtype))
+
+
 def linear(d_in: int, d_out: int, bias: bool = False) -> nn.Linear:
     """A projection whose outputs have the variance of its inputs."""
     layer = nn.Linear(d_in, d_out, bias=bias)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from runnel import catalog, patterns
 from runnel.head import Head
 from runnel.lineage import Lineage
-from runnel.mixer import Mixer, linear
+from runnel.mixer import Mixer, RMSNorm, linear
 from runnel.state import Memory, PendingState, State
 from runnel.storage import read_json, read_tensors, write_json, write_tensors
 from runnel.tree import DraftTree, Verification
@@ -52,12 +52,12 @@ class Layer(nn.Module):
     def __init__(self, spec: patterns.Layer, d_model: int) -> None:
         super().__init__()
         mixer_class = catalog.class_in(catalog.page("mixers", spec.mixer.name), Mixer)
-        self.mixer_norm = nn.RMSNorm(d_model)
+        self.mixer_norm = RMSNorm(d_model)
         self.mixer: Mixer = mixer_class(d_model, spec.mixer.config(mixer_class))
         self.block: nn.Module | None = None
         if spec.block is not None:
             block_class = catalog.class_in(catalog.page("blocks", spec.block.name), nn.Module)
-            self.block_norm = nn.RMSNorm(d_model)
+            self.block_norm = RMSNorm(d_model)
             self.block = block_class(d_model, spec.block.config(block_class))
 
     def forward(self, x: Tensor, memory: Memory, lineage: Lineage) -> tuple[Tensor, Memory]:
@@ -81,7 +81,7 @@ class Model(nn.Module):
         else:
             self.embed = linear(config.outcomes, config.d_model, bias=True)
         self.layers = nn.ModuleList(Layer(spec, config.d_model) for spec in specs)
-        self.norm = nn.RMSNorm(config.d_model)
+        self.norm = RMSNorm(config.d_model)
         default_head = "categorical" if config.vocab_size is not None else "gaussian"
         head_class = catalog.class_in(catalog.page("heads", config.head or default_head), Head)
         self.head: Head = head_class(config.d_model, config.outcomes)

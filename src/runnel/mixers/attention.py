@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from runnel.lineage import Lineage
-from runnel.mixer import Mixer, head_width, linear
+from runnel.mixer import Mixer, RMSNorm, head_width, linear
 from runnel.ops import attend as ops
 from runnel.ops.rope import rope
 
@@ -64,8 +64,8 @@ class Attention(Mixer):
             raise ValueError(f"attention needs window >= 1 and sinks >= 0; got {config.window}, {config.sinks}")
         self.config, self.heads, self.groups, self.width = config, heads, groups, width
         self.qkv = linear(d_model, (heads + 2 * groups) * width)
-        self.q_norm = nn.RMSNorm(width) if config.qk_norm else nn.Identity()
-        self.k_norm = nn.RMSNorm(width) if config.qk_norm else nn.Identity()
+        self.q_norm = RMSNorm(width) if config.qk_norm else nn.Identity()
+        self.k_norm = RMSNorm(width) if config.qk_norm else nn.Identity()
         self.out = linear(d_model, d_model)
 
     def init_state(self, batch_size: int) -> ops.KeyValues:

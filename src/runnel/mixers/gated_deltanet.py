@@ -21,11 +21,11 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import normalize, silu, softplus
 
 from runnel.lineage import Lineage
-from runnel.mixer import Mixer, head_width, linear, log_uniform_inverse_softplus, parameter
+from runnel.mixer import Mixer, RMSNorm, head_width, linear, log_uniform_inverse_softplus, parameter
 from runnel.ops import conv
 from runnel.ops.delta import delta_scan
 
@@ -67,7 +67,7 @@ class GatedDeltaNet(Mixer):
         self.rates = linear(d_model, 2 * self.heads)  # to softplus of the decay, and to beta
         self.decay_bias = parameter(log_uniform_inverse_softplus(self.heads, 1e-3, 1e-1))
         self.log_a = parameter(torch.empty(self.heads).uniform_(1, 16).log())
-        self.norm = nn.RMSNorm(self.value_width)
+        self.norm = RMSNorm(self.value_width)
         self.out = linear(values, d_model)
 
     def init_state(self, batch_size: int) -> State:

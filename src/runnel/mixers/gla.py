@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn.functional import logsigmoid, silu
 
 from runnel.lineage import Lineage
-from runnel.mixer import Mixer, head_width, linear
+from runnel.mixer import Mixer, RMSNorm, head_width, linear
 from runnel.ops.outer import outer_scan
 
 PAPERS = {"Gated Linear Attention Transformers with Hardware-Efficient Training": "2312.06635"}
@@ -57,7 +57,7 @@ class GatedLinearAttention(Mixer):
         self.v = linear(d_model, d_model)
         self.gate = nn.Sequential(linear(d_model, config.gate_rank), linear(config.gate_rank, keys, bias=True))
         self.r = linear(d_model, d_model)
-        self.norm = nn.RMSNorm(self.value_width)
+        self.norm = RMSNorm(self.value_width)
         self.out = linear(d_model, d_model)
 
     def init_state(self, batch_size: int) -> State:

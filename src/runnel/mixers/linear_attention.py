@@ -54,7 +54,8 @@ class LinearAttention(Mixer):
     def forward(self, x: Tensor, state: State, lineage: Lineage) -> tuple[Tensor, State]:
         q, k, v = self._project(x)
         y, memory = outer_scan(q, k, pad(v, (0, 1), value=1.0), x.new_zeros(*x.shape[:2], 1), state.memory, lineage)
-        return self.out((y[..., :-1] / y[..., -1:]).flatten(-2)), State(memory)
+        normaliser = y[..., -1:].clamp(min=torch.finfo(y.dtype).tiny)  # zero only at padding that nothing precedes
+        return self.out((y[..., :-1] / normaliser).flatten(-2)), State(memory)
 
     def reference(self, x: Tensor) -> Tensor:
         q, k, v = self._project(x)

@@ -19,11 +19,11 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import silu, softplus
 
 from runnel.lineage import Lineage
-from runnel.mixer import Mixer, head_width, linear, log_uniform_inverse_softplus, parameter
+from runnel.mixer import Mixer, RMSNorm, head_width, linear, log_uniform_inverse_softplus, parameter
 from runnel.ops import conv
 from runnel.ops.outer import outer_scan
 
@@ -60,7 +60,7 @@ class Mamba2(Mixer):
         self.dt_bias = parameter(log_uniform_inverse_softplus(self.heads, 1e-3, 1e-1))
         self.log_a = parameter(torch.empty(self.heads).uniform_(1, 16).log())
         self.skip = parameter(torch.ones(self.heads, 1))
-        self.norm = nn.RMSNorm(self.inner)
+        self.norm = RMSNorm(self.inner)
         self.out = linear(self.inner, d_model)
 
     def init_state(self, batch_size: int) -> State:

@@ -58,12 +58,14 @@ def ancestors_of(x: Tensor, width: int, tail: Tensor, lineage: Lineage) -> tuple
     if lineage.is_plain:
         taps = [seen[:, width - 1 - w : width - 1 - w + length] for w in range(width)]
         return taps, seen[:, length:]
-    seen = torch.cat([seen, torch.zeros_like(x[:, :1])], dim=1)
-    index = lineage.taps(width)
-    taps = [x, *[_take(seen, index[..., w]) for w in range(1, width)]]
+    taps = [x]
+    if width > 1:
+        seen = torch.cat([seen, torch.zeros_like(x[:, :1])], dim=1)
+        index = lineage.taps(width)
+        taps += [_take(seen, index[..., w]) for w in range(1, width)]
     if lineage.is_tree:
         return taps, Pending(_advance, tail, (x,))
-    return taps, _take(seen, lineage.last_taps(width))
+    return taps, tail if width == 1 else _take(seen, lineage.last_taps(width))
 
 
 def _advance(tail: Tensor, lineage: Lineage, x: Tensor) -> Tensor:

@@ -126,7 +126,6 @@ class Decay:
         since_start = self.blocks.reach @ self.log
         if float(since_start.detach().min()) < -SAFE_SPAN:
             return torch.einsum("...tk,...tjk,...jk->...tj", x, self._between(rows), y)
-        middle = since_start.detach().amin(-2, keepdim=True) / 2
-        x = x * (rows @ self.log - middle).exp()
-        y = y * (middle - since_start).exp()
+        x = x * (rows @ self.log + SAFE_SPAN / 2).exp()
+        y = y * (-SAFE_SPAN / 2 - since_start).exp()
         return (x @ y.mT).masked_fill(rows == 0, 0)

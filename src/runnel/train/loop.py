@@ -50,8 +50,8 @@ def fit(
     """Train `model` in place and export it to `folder`, going on from the folder's checkpoint when it has one.
 
     The exported weights, which the model then also holds, are the best validated ones with `patience`, else the average
-    with `ema`, else the last (buffers are the last ones in any case). PyTorch's generator is left as it was found. A run
-    that had ended is only exported again.
+    with `ema`, else the last (buffers are the last ones in any case). PyTorch's generator is left as it was found.
+    A run that had ended is only exported again.
 
     Raises ValueError when the folder is in use, holds another run (the differences are named) or no good checkpoint;
     `Diverged` on NaN or infinity; `Interrupted` after SIGINT or SIGTERM; OSError when the disk is full.

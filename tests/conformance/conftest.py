@@ -1,0 +1,70 @@
+"""Subjects of the conformance suite: every mixer that the folder holds, its variants, and three hybrids.
+
+Nothing here names a mixer: a new page is held to all of it by being there.
+"""
+
+import pytest
+import torch
+
+import runnel
+from runnel import catalog
+from runnel.mixer import Mixer
+
+# The balance loss is about a whole batch, so its gradient (and nothing else) differs between a packed row and its documents.
+HYBRIDS = (
+    "(mamba2*2, attention)",
+    "(rwkv7, slstm+moe(balance=0.0), mingru+none, attention(window=3))",
+    "(gated_deltanet(beta_max=2.0), mamba, gla+moe(experts=4, balance=0.0), linear_attention)",
+)
+VOCAB = 11
+
+
+def pages() -> list[str]:
+    """Every mixer in its default form and in the variants that its page declares, as patterns."""
+    found = []
+    for name in catalog.names("mixers"):
+        mixer = catalog.class_in(catalog.page("mixers", name), Mixer)
+        for options in ({}, *mixer.variants):
+            text = ", ".join(f"{key}={value!r}" for key, value in options.items())
+            found.append(f"{name}({text})" if text else name)
+    return found
+
+
+def make(pattern: str, d_model: int = 8, seed: int = 0) -> runnel.Model:
+    """A float64 model whose every parameter is away from its tidy initial value, so that no term can hide behind a zero."""
+    model = runnel.build(pattern, vocab_size=VOCAB, d_model=d_model, seed=seed).double()
+    generator = torch.Generator().manual_seed(seed + 1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator, dtype=torch.float64), alpha=0.3)
+    return model
+
+
+def tokens(batch: int, length: int, seed: int = 0) -> torch.Tensor:
+    return torch.randint(0, VOCAB, (batch, length), generator=torch.Generator().manual_seed(seed))
+
+
+def gradients(model: runnel.Model, loss: torch.Tensor) -> list[torch.Tensor]:
+    found = torch.autograd.grad(loss, list(model.parameters()), allow_unused=True)
+    return [torch.zeros(()) if g is None else g for g in found]
+
+
+def close(actual: torch.Tensor, expected: torch.Tensor, bound: float = 1e-9) -> None:
+    """Equal up to `bound`, absolute for small values and relative for large ones."""
+    torch.testing.assert_close(actual, expected, rtol=bound, atol=bound)
+
+
+def same_state(actual: runnel.State, expected: runnel.State, bound: float = 1e-9) -> None:
+    from runnel.state import leaves
+
+    assert actual.lengths.tolist() == expected.lengths.tolist()
+    for a, b in zip(leaves(actual.layers), leaves(expected.layers), strict=True):
+        if a.is_floating_point():
+            close(a, b, bound)
+        else:
+            assert torch.equal(a, b)
+
+
+@pytest.fixture(scope="session", params=[*pages(), *HYBRIDS])
+def model(request) -> runnel.Model:
+    return make(request.param)
