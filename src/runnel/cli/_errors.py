@@ -56,7 +56,7 @@ def message(error: BaseException) -> str:
     """One line, whatever the error has to say."""
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.filename}: {error.strerror}"
-    defaults = {"KeyboardInterrupt": "stopped; nothing was changed", "MemoryError": "not enough memory"}
+    defaults = {"KeyboardInterrupt": "stopped; the same command again starts over", "MemoryError": "not enough memory"}
     return " ".join(str(error).split()) or defaults.get(type(error).__name__, type(error).__name__)
 
 

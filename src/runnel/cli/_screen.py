@@ -90,6 +90,18 @@ def bar(title: str) -> Iterator[Bar]:
         yield Bar(live, title)
 
 
+@contextmanager
+def working(what: str) -> Iterator[None]:
+    """Say what is being done while its length is not known: a spinner on a terminal, a plain line elsewhere."""
+    console = Console(stderr=True, highlight=False)
+    if not console.is_terminal:
+        note(f"{what} ...")
+        yield
+        return
+    with console.status(what):
+        yield
+
+
 def clock(seconds: float) -> str:
     """Seconds as 1:05 or 2:00:03."""
     minutes, rest = divmod(round(max(seconds, 0)), 60)
