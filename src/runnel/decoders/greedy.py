@@ -1,0 +1,37 @@
+"""Greedy: always the likeliest token.
+
+    y_t = argmax_v p(v | y_<t)                                                         (1)
+
+Ties go to the lower token. The seed plays no part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from runnel.decoders import Decoder
+
+PAPERS: dict[str, str] = {}
+LOSSLESS = True
+
+
+@dataclass(frozen=True)
+class Config:
+    """Greedy decoding has nothing to set."""
+
+
+class Greedy(Decoder):
+    def pick(self, logits: Tensor, seeds: Sequence[int], positions: Sequence[int]) -> list[int]:
+        return logits.argmax(-1).tolist()  # eq. (1)
+
+
+def reference(logits: Sequence[float]) -> int:
+    """The token of one row, by looking at every outcome."""
+    best = 0
+    for token, logit in enumerate(logits):
+        if logit > logits[best]:
+            best = token
+    return best

@@ -1,0 +1,53 @@
+"""Sampling maths: truncations of a law given by logits, and noise that is a pure function of (seed, position).
+
+Gumbel-max ("A* Sampling", 2014, arXiv:1411.0030, section 2): with G_v independent and Gumbel(0), argmax_v (logits_v +
+G_v) is a draw from softmax(logits). Because the noise of a token depends on nothing but its row's seed and its
+position, the same token is drawn however the logits were computed: alone, in a batch, step by step or on a draft tree.
+
+Truncations act on the last axis of logits (..., V) and set what they remove to -inf; they never remove the likeliest.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def gumbel(seeds: Sequence[int], positions: Sequence[int], outcomes: int) -> Tensor:
+    """Gumbel(0) noise (N, outcomes), float64, on the CPU; row n depends on (seeds[n], positions[n]) only.
+
+    seeds and positions in [0, 2^63). The generator is Philox, counter-based, keyed by the pair ("Parallel random
+    numbers: as easy as 1, 2, 3", 2011).
+    """
+    keys = [np.array(pair, dtype=np.uint64) for pair in zip(seeds, positions, strict=True)]
+    raw = np.stack([np.random.Philox(key=key).random_raw(outcomes) for key in keys])
+    uniform = ((raw >> np.uint64(12)) + 0.5) * 2.0**-52  # 52 bits and a half: never 0, never 1
+    return torch.from_numpy(-np.log(-np.log(uniform)))
+
+
+def keep_top_k(logits: Tensor, k: int) -> Tensor:
+    """Keep the k largest, and whatever ties with the k-th."""
+    return logits.masked_fill(logits < logits.topk(min(k, logits.shape[-1])).values[..., -1:], -math.inf)
+
+
+def keep_top_p(logits: Tensor, p: float) -> Tensor:
+    """Keep the smallest set of likeliest outcomes whose probability reaches p in (0, 1]. Ties go to the lower index."""
+    if p == 1:
+        return logits  # said apart: the rounding of the sum must not cost the tail
+    ordered, order = logits.sort(dim=-1, descending=True, stable=True)
+    probabilities = ordered.softmax(-1)
+    likelier = probabilities.cumsum(-1) - probabilities
+    likelier[..., 0] = 0.0
+    removed = torch.empty_like(likelier, dtype=torch.bool).scatter_(-1, order, likelier >= p)
+    return logits.masked_fill(removed, -math.inf)
+
+
+def keep_min_p(logits: Tensor, p: float) -> Tensor:
+    """Keep what is at least p in [0, 1] times as likely as the likeliest."""
+    if p == 0:
+        return logits
+    return logits.masked_fill(logits < logits.amax(-1, keepdim=True) + math.log(p), -math.inf)
