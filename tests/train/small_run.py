@@ -13,16 +13,22 @@ from runnel.codecs.bytes import Bytes
 from runnel.data import open_source
 from runnel.train import Interrupted, TrainConfig, fit
 
-SETTINGS = {"steps": 12, "lr": 1e-2, "valid_every": 5, "save_seconds": 0.0}
+SETTINGS = {"steps": 12, "lr": 1e-2, "valid_every": 5, "save_seconds": 1e9}
+SAVING = {**SETTINGS, "save_seconds": 0.0}  # after each step
 
 
 def make_model(noisy=True, pattern="mingru, attention"):
-    """noisy: dropout after the embedding, so that a run depends on PyTorch's generator."""
+    """noisy: dropout after the embedding, so that a run depends on PyTorch's generator; evaluation draws too."""
     model = runnel.build(pattern, vocab_size=256, d_model=16, seed=0)
     if noisy:
         embedding = next(module for module in model.modules() if isinstance(module, nn.Embedding))
-        embedding.register_forward_hook(lambda module, args, output: dropout(output, 0.1, module.training))
+        embedding.register_forward_hook(_drop)
     return model
+
+
+def _drop(module, args, output):
+    dropped = dropout(output, 0.1)
+    return dropped if module.training else output
 
 
 def make_source(text, batch_size=4):

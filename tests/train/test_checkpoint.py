@@ -115,7 +115,7 @@ def test_damage_is_found_named_and_passed_over(tmp_path, capsys, name, damage, m
 
 def test_a_full_disk_leaves_the_old_checkpoint(tmp_path):
     save(tmp_path, 1)
-    with files_up_to(4096), pytest.raises(OSError, match="step 2 could not be saved in .* is intact") as caught:
+    with files_up_to(4096), pytest.raises(OSError, match=r"step 2 could not be saved in .* is intact") as caught:
         checkpoint.save(tmp_path, Checkpoint(2, TENSORS, FACTS), 1)
     assert "\n" not in str(caught.value)
     assert steps(tmp_path) == ["latest", "step-000000001"]
@@ -134,7 +134,7 @@ def test_a_disk_that_fills_up_in_a_run(text, tmp_path):
 
     try:
         with pytest.raises(OSError, match="could not be"):
-            run(text, tmp_path / "cut", fill)
+            run(text, tmp_path / "cut", fill, save_seconds=0.0)
     finally:
         full.__exit__(None, None, None)
     assert checkpoint.load(tmp_path / "cut").step == 5

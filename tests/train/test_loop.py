@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import small_run
 import torch
-from small_run import SETTINGS, exported, make_model, make_source, run
+from small_run import SAVING, SETTINGS, exported, make_model, make_source, run
 
 import runnel
 import runnel.codecs
@@ -29,7 +29,7 @@ def part_of_checkpoint(folder, prefix):
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_it_learns_and_exports_what_it_scored(text, tmp_path, optimizer):
-    result = run(text, tmp_path, noisy=False, steps=150, valid_every=None, save_seconds=1e9, optimizer=optimizer)
+    result = run(text, tmp_path, noisy=False, steps=150, valid_every=None, optimizer=optimizer)
     assert result.valid_bits_per_byte < 2.0  # the entropy of single letters here is about 3.8 bits
     assert result.valid_bits_per_byte == pytest.approx(result.valid_loss / math.log(2))
     assert score(tmp_path, text) == pytest.approx(result.valid_loss, rel=1e-6)
@@ -73,7 +73,7 @@ def test_the_average_is_exported(text, tmp_path):
 
 
 def test_patience_stops_and_exports_the_best(text, tmp_path):
-    result = run(text, tmp_path, steps=200, valid_every=4, patience=2, lr=0.5, clip=None, save_seconds=1e9)
+    result = run(text, tmp_path, steps=200, valid_every=4, patience=2, lr=0.5, clip=None)
     valid = [line["loss"] for line in metrics.read(tmp_path) if line["split"] == "valid"]
     assert result.stopped == "patience"
     assert result.step < 200
@@ -90,7 +90,7 @@ def test_a_budget_ends_the_run_and_is_carried_over_restarts(text, tmp_path):
         if report.step == 5:
             raise Stop
 
-    settings = {"steps": None, "budget": 0.5, "valid_every": None}
+    settings = {"steps": None, "budget": 0.5, "valid_every": None, "save_seconds": 0.0}
     with pytest.raises(Stop):
         run(text, tmp_path, stop, **settings)
     spent = checkpoint.load(tmp_path).facts["position"]["seconds"]
@@ -152,7 +152,7 @@ def poisoned(at_step):
 def test_nan_in_a_gradient_stops_with_its_origin_and_the_last_good_checkpoint(text, tmp_path):
     last = [name for name, _ in make_model().named_parameters() if name.startswith("layers.0.mixer.")][-1]
     with pytest.raises(Diverged, match=rf"^step 6 .*: the gradient of {last}\[0.*\] is nan; .* of step 5, is in"):
-        fit(poisoned(at_step=6), make_source(text), tmp_path / "cut", TrainConfig(**SETTINGS))
+        fit(poisoned(at_step=6), make_source(text), tmp_path / "cut", TrainConfig(**SAVING))
     assert not (tmp_path / "cut" / "model.safetensors").exists()
     run(text, tmp_path / "whole")
     run(text, tmp_path / "cut")
@@ -160,7 +160,7 @@ def test_nan_in_a_gradient_stops_with_its_origin_and_the_last_good_checkpoint(te
 
 
 def test_nan_in_a_weight_is_never_saved(text, tmp_path):
-    model, config = make_model(), TrainConfig(**SETTINGS)
+    model, config = make_model(), TrainConfig(**SAVING)
     name, weight = list(model.named_parameters())[-1]
 
     def spoil(report):
@@ -174,7 +174,7 @@ def test_nan_in_a_weight_is_never_saved(text, tmp_path):
 
 
 def test_nan_in_the_loss_names_the_weight(text, tmp_path):
-    model, config = make_model(), TrainConfig(**{**SETTINGS, "save_seconds": 1e9, "valid_every": None})
+    model, config = make_model(), TrainConfig(**{**SETTINGS, "valid_every": None})
     name, weight = list(model.named_parameters())[-1]
 
     def spoil(report):

@@ -47,21 +47,19 @@ def losses(folder):
 
 
 def test_killed_at_any_moment(text, tmp_path):
-    settings = {**EVERYTHING, "steps": 80, "save_seconds": 0.0}
-    run(text, tmp_path / "whole", **{**settings, "save_seconds": 1e9})
+    settings = {**EVERYTHING, "steps": 50, "save_seconds": 0.0}
+    run(text, tmp_path / "whole", **{**settings, "save_seconds": 1e9})  # when checkpoints are saved decides nothing
     rng, kills = random.Random(time.time_ns()), 0
     for _ in range(3):
         process = start(text, tmp_path / "killed", settings)
-        for _ in range(rng.randrange(1, 12)):
+        for _ in range(rng.randrange(1, 8)):
             process.stdout.readline()
         time.sleep(rng.uniform(0, 0.02))  # a step and its checkpoint take about as long: either may be hit
         process.kill()
         process.communicate()
         kills += process.returncode == -signal.SIGKILL
     assert kills > 0
-    process = start(text, tmp_path / "killed", settings)
-    _, errors = process.communicate()
-    assert (process.returncode, errors) == (0, "")
+    run(text, tmp_path / "killed", **settings)
     assert exported(tmp_path / "killed") == exported(tmp_path / "whole")
     assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
 
@@ -71,7 +69,7 @@ def test_killed_at_any_moment(text, tmp_path):
 def test_interrupted_and_continued(text, tmp_path, settings, number):
     run(text, tmp_path / "whole", **settings)
     with pytest.raises(Interrupted) as interrupted:
-        run(text, tmp_path / "cut", signal_at(7, number), save_seconds=1e9, **settings)
+        run(text, tmp_path / "cut", signal_at(7, number), **settings)
     assert interrupted.value.step == 7
     assert interrupted.value.folder == tmp_path / "cut"
     assert "the same command again goes on from there" in str(interrupted.value)
@@ -79,6 +77,18 @@ def test_interrupted_and_continued(text, tmp_path, settings, number):
     run(text, tmp_path / "cut", **settings)
     assert exported(tmp_path / "cut") == exported(tmp_path / "whole")
     assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
+
+
+def test_interrupted_after_the_best_validation(text, tmp_path):
+    settings = {"lr": 3.0, "warmup": 0.9, "clip": None, "valid_every": 2, "patience": 9}  # worse and worse
+    run(text, tmp_path / "whole", **settings)
+    valid = [line["loss"] for line in losses(tmp_path / "whole") if line["split"] == "valid"]
+    after_best = 2 * valid.index(min(valid)) + 3
+    assert after_best < 12
+    with pytest.raises(Interrupted):
+        run(text, tmp_path / "cut", signal_at(after_best), **settings)
+    run(text, tmp_path / "cut", **settings)
+    assert exported(tmp_path / "cut") == exported(tmp_path / "whole")
 
 
 def test_interrupted_in_a_validation(text, tmp_path):
@@ -153,7 +163,7 @@ def test_a_second_process_is_refused(text, tmp_path):
 def test_damage_is_passed_over_with_a_warning_and_the_run_ends_the_same(text, tmp_path, capsys):
     run(text, tmp_path / "whole")
     with pytest.raises(Interrupted):
-        run(text, tmp_path / "cut", signal_at(7))
+        run(text, tmp_path / "cut", signal_at(7), save_seconds=0.0)
     newest = tmp_path / "cut" / "checkpoints" / "step-000000007" / "tensors.safetensors"
     newest.write_bytes(newest.read_bytes()[:-1])
     run(text, tmp_path / "cut")

@@ -22,10 +22,11 @@ from typing import Any
 from runnel.storage import write_atomically
 
 FILE = "metrics.jsonl"
+SPLITS = ("train", "valid")
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
-    """The lines of FOLDER/metrics.jsonl; a last line cut short by a kill is left out. ValueError on any other damage."""
+    """The lines of FOLDER/metrics.jsonl; one cut short at the end is left out. ValueError on any other damage."""
     path = folder / FILE
     if not path.is_file():
         return []
@@ -73,11 +74,7 @@ def _parse(text: str, where: str) -> dict[str, Any]:
         line = json.loads(text)
     except ValueError:
         line = None
-    if (
-        not isinstance(line, dict)
-        or line.get("split") not in ("train", "valid")
-        or not isinstance(line.get("step"), int)
-    ):
+    if not isinstance(line, dict) or line.get("split") not in SPLITS or not isinstance(line.get("step"), int):
         raise ValueError(f"{where} must be a JSON object with split and step; got {text[:60]!r}")
     return line
 
