@@ -1,4 +1,4 @@
-"""The `runnel` command: one command a file, `command` being its function. Nothing heavy is imported before it is used."""
+"""The `runnel` command: one command a file, its function called `command`. Heavy imports wait until they are used."""
 
 from __future__ import annotations
 

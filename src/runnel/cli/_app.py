@@ -40,7 +40,9 @@ def run(arguments: Sequence[str]) -> int:
 
 def application() -> typer.Typer:
     """All commands. Every file of this folder that does not begin with an underscore is one."""
-    app = typer.Typer(add_completion=False, no_args_is_help=False, rich_markup_mode="rich", help=HELP)
+    app = typer.Typer(
+        add_completion=False, no_args_is_help=False, rich_markup_mode="rich", pretty_exceptions_enable=False, help=HELP
+    )
     app.callback(invoke_without_command=True)(_top)
     for name in command_names():
         module = importlib.import_module(f"runnel.cli.{name}")

@@ -1,4 +1,4 @@
-"""What a user sees when something goes wrong: one line on standard error, and an exit code that says whose turn it is."""
+"""What a user sees when something goes wrong: one line on standard error, and an exit code that says whose fault."""
 
 from __future__ import annotations
 
