@@ -12,7 +12,7 @@ Paper: "xLSTM: Extended Long Short-Term Memory" (2024, 2405.04517).
 | code | paper |
 |---|---|
 | recurrent (H, K, 4K) | R, block-diagonal over heads |
-| m | stabiliser; part of the state, and never zero in effect: at an empty state it takes the value of i |
+| m | stabiliser, part of the state; an empty cell (n = 0) carries nothing, so m is then i |
 
 The forget gate is the sigmoid one of the two that the paper allows (eq. 14). Deviates: an output projection stands in for the
 up/down projection of the paper's block; that is the channel block's work here.
@@ -108,9 +108,9 @@ class SLSTM(Mixer):
         h = cell.h.view(-1, self.heads, self.width).transpose(0, 1)  # (H, M, K)
         recurrent = (h @ self.recurrent.to(h.dtype)).view(self.heads, -1, 4, self.width).permute(1, 2, 0, 3).flatten(-2)
         z, o, i, f = (inputs[0] + recurrent).unbind(1)
-        log_f = logsigmoid(f) + cell.m
-        m = torch.where(cell.n == 0, i, torch.maximum(log_f, i))
-        keep, write = (log_f - m).exp(), (i - m).exp()
+        carried = torch.where(cell.n == 0, -torch.inf, logsigmoid(f) + cell.m)  # an empty cell has nothing to carry
+        m = torch.maximum(carried, i)
+        keep, write = (carried - m).exp(), (i - m).exp()
         c, n = keep * cell.c + write * z.tanh(), keep * cell.n + write
         h = o.sigmoid() * c / n
         return h, Cell(h, c, n, m)
