@@ -1,6 +1,7 @@
 """Runnel: autoregressive sequence models of any architecture, whose state is a plain value."""
 
 from runnel.catalog import methods
+from runnel.generation import Generation, generate
 from runnel.lineage import Lineage
 from runnel.model import Model, ModelConfig, build, load, save
 from runnel.state import State
@@ -12,12 +13,14 @@ __all__ = [
     "IGNORE",
     "Batch",
     "DraftTree",
+    "Generation",
     "Lineage",
     "Model",
     "ModelConfig",
     "State",
     "Verification",
     "build",
+    "generate",
     "load",
     "methods",
     "save",

@@ -35,7 +35,7 @@ class Lineage:
     start: (B,) int64, tokens that each row had seen before this call (the model fills it in from the state).
     reset: (B, T) bool or None; true where a chain starts afresh from the zero state.
     valid: (B, T) bool or None; false where a column is padding.
-    parents: (B, T) int64 or None; set only for a tree, topologically ordered (a parent's column is left of its children's).
+    parents: (B, T) int64 or None; set only for a tree, a parent's column being left of its children's.
     """
 
     start: Tensor
@@ -86,8 +86,8 @@ class Lineage:
 
     def to(self, device: torch.device | str) -> Lineage:
         """The same lineage on another device."""
-        tensors = {name: getattr(self, name) for name in ("start", "reset", "valid", "parents")}
-        return replace(self, **{name: None if t is None else t.to(device) for name, t in tensors.items()})
+        reset, valid, parents = [None if x is None else x.to(device) for x in (self.reset, self.valid, self.parents)]
+        return replace(self, start=self.start.to(device), reset=reset, valid=valid, parents=parents)
 
     # ---- what primitives ask ------------------------------------------------------------------------------------
 
@@ -198,7 +198,7 @@ class Lineage:
         return torch.ones(self.batch_size, self.length, dtype=torch.bool, device=self.start.device)
 
     def _extended_parents(self, width: int) -> Tensor:
-        """Parents over the concatenation that `taps` describes: tail slots, tokens, and the zero row (its own parent)."""
+        """Parents over what `taps` describes: tail slots, tokens, and the zero row (its own parent)."""
         tail, zero = width - 1, width - 1 + self.length
         columns = self.parent_columns
         tokens = columns + tail  # FROM_STATE lands on the newest tail slot

@@ -21,14 +21,15 @@ FORMS = ("parallel", "step", "packed", "tree")
 
 
 class Mixer(nn.Module):
-    """A token mixer. Subclasses set `Config`, may narrow `forms`, and bump `semantics` when the same weights would
-    compute another function (old checkpoints and states are then refused instead of being silently wrong).
+    """A token mixer: `__init__(d_model, config)` with the Config of its page.
+
+    A page may narrow `forms`, and bumps `semantics` when the same weights would compute another function: old
+    checkpoints and states are then refused instead of being silently wrong.
 
     variants: further Configs that the conformance suite holds to the same checks as the default one.
     out: the projection back into the residual stream; the model scales it down with depth.
     """
 
-    Config: ClassVar[type]
     forms: ClassVar[tuple[str, ...]] = FORMS
     semantics: ClassVar[int] = 1
     variants: ClassVar[tuple[dict[str, Any], ...]] = ()

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +25,10 @@ from runnel.tree import DraftTree, Verification
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Everything that decides a model but its weights. Exactly one of vocab_size (tokens) and value_dim (values) is set."""
+    """Everything that decides a model but its weights.
+
+    Exactly one of vocab_size (tokens) and value_dim (values) is set.
+    """
 
     pattern: str
     d_model: int
@@ -51,14 +52,12 @@ class Layer(nn.Module):
 
     def __init__(self, spec: patterns.Layer, d_model: int) -> None:
         super().__init__()
-        mixer_class = catalog.class_in(catalog.page("mixers", spec.mixer.name), Mixer)
         self.mixer_norm = RMSNorm(d_model)
-        self.mixer: Mixer = mixer_class(d_model, spec.mixer.config(mixer_class))
+        self.mixer: Mixer = _make("mixers", spec.mixer, Mixer, d_model)
         self.block: nn.Module | None = None
         if spec.block is not None:
-            block_class = catalog.class_in(catalog.page("blocks", spec.block.name), nn.Module)
             self.block_norm = RMSNorm(d_model)
-            self.block = block_class(d_model, spec.block.config(block_class))
+            self.block = _make("blocks", spec.block, nn.Module, d_model)
 
     def forward(self, x: Tensor, memory: Memory, lineage: Lineage) -> tuple[Tensor, Memory]:
         y, memory = self.mixer(self.mixer_norm(x), memory, lineage)
@@ -66,6 +65,24 @@ class Layer(nn.Module):
         if self.block is not None:
             x = x + self.block(self.block_norm(x))
         return x, memory
+
+
+@dataclass(frozen=True)
+class Identity:
+    """The fingerprint of a state's model, on demand; refused when the weights have changed since."""
+
+    model: Model
+    version: int
+
+    def __call__(self) -> str:
+        if _version(self.model) != self.version:
+            raise ValueError("the model's weights have changed since this state was begun")
+        return self.model.fingerprint()
+
+
+def _make(folder: str, part: patterns.Part, base: type, d_model: int) -> Any:
+    page = catalog.page(folder, part.name)
+    return catalog.class_in(page, base)(d_model, part.config(page))
 
 
 class Model(nn.Module):
@@ -77,7 +94,7 @@ class Model(nn.Module):
         specs = patterns.parse(config.pattern, config.channel, config.n_layers)
         if config.vocab_size is not None:
             self.embed: nn.Module = nn.Embedding(config.vocab_size, config.d_model)
-            nn.init.normal_(self.embed.weight, std=1.0)  # type: ignore[arg-type]
+            nn.init.normal_(self.embed.weight, std=1.0)
         else:
             self.embed = linear(config.outcomes, config.d_model, bias=True)
         self.layers = nn.ModuleList(Layer(spec, config.d_model) for spec in specs)
@@ -94,12 +111,16 @@ class Model(nn.Module):
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1; got {batch_size}")
         lengths = torch.zeros(batch_size, dtype=torch.long, device=self.device)
-        return State(tuple(layer.mixer.init_state(batch_size) for layer in self.layers), lengths, self._identity())
+        return State(
+            tuple(mixer.init_state(batch_size) for mixer in self.mixers), lengths, Identity(self, _version(self))
+        )
 
     def forward(
         self, inputs: Tensor, state: State | None = None, lineage: Lineage | None = None
     ) -> tuple[Tensor, State]:
-        """inputs: (B, T) int64 tokens or (B, T, C) float values -> head parameters (logits, (B, T, V), for tokens), state.
+        """Head parameters (for tokens: logits (B, T, V)) and the next state.
+
+        inputs: (B, T) int64 tokens, or (B, T, C) float values.
 
         The state that was passed in stays valid. lineage: padded or packed rows; an ordinary sequence when left out.
         """
@@ -120,7 +141,7 @@ class Model(nn.Module):
             raise ValueError(f"state must have the {batch_size} rows of the input; got {state.batch_size}")
         if (lineage.batch_size, lineage.length) != (batch_size, length):
             raise ValueError(
-                f"lineage must be ({batch_size}, {length}) as the input is; got ({lineage.batch_size}, {lineage.length})"
+                f"lineage must be ({batch_size}, {length}), as the input; got ({lineage.batch_size}, {lineage.length})"
             )
         hidden, layers = self._run(inputs, state.layers, lineage.at(state.lengths))
         return hidden, State(layers, lineage.at(state.lengths).end, state.identify)
@@ -156,6 +177,10 @@ class Model(nn.Module):
     # ---- identity and training ----------------------------------------------------------------------------------
 
     @property
+    def mixers(self) -> list[Mixer]:
+        return [layer.mixer for layer in self.layers]  # type: ignore[misc]
+
+    @property
     def device(self) -> torch.device:
         return self.norm.weight.device
 
@@ -169,10 +194,10 @@ class Model(nn.Module):
 
     def semantics(self) -> dict[str, int]:
         """Which version of each mixer's function the weights are meant for."""
-        return {catalog.page_name(layer.mixer): layer.mixer.semantics for layer in self.layers}
+        return {catalog.page_name(mixer): mixer.semantics for mixer in self.mixers}
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Named parameters by treatment: {"params": [(name, parameter)], "weight_decay": bool, "lr_scale": float, "matrix": bool}.
+        """Named parameters by treatment: {"params": [(name, parameter)], "weight_decay", "lr_scale", "matrix"}.
 
         matrix: hidden projections, fit for Muon. What a page made with `mixer.parameter` says itself how it is treated.
         """
@@ -187,14 +212,10 @@ class Model(nn.Module):
             for (decay, scale, matrix), params in groups.items()
         ]
 
-    def _identity(self) -> Callable[[], str]:
-        """A fingerprint on demand, refused when the weights have changed since the state was begun."""
-        return partial(_identify, self, _version(self))
-
     @torch.no_grad()
     def _calm_residuals(self) -> None:
         """Scale what is added to the residual stream by 1/sqrt(number of additions) ("GPT-2", 2019, section 2.3)."""
-        parts = [part for layer in self.layers for part in (layer.mixer, layer.block) if part is not None]
+        parts: list[Any] = [p for layer in self.layers for p in (layer.mixer, layer.block) if p is not None]
         for part in parts:
             for out in part.out if isinstance(part.out, nn.ModuleList) else [part.out]:
                 out.weight.mul_(len(parts) ** -0.5)
@@ -226,7 +247,10 @@ def build(
 
 
 def save(model: Model, folder: str | Path) -> None:
-    """Write config.json and model.safetensors, each atomically. OSError when the disk is full; the old files then stay."""
+    """Write config.json and model.safetensors, each atomically.
+
+    OSError when the disk is full; the old files then stay.
+    """
     folder = Path(folder)
     config = {"format": "runnel.model", "version": 1, "config": model.config.to_dict(), "semantics": model.semantics()}
     write_tensors(folder / "model.safetensors", model.state_dict(), {"config": json.dumps(config, sort_keys=True)})
@@ -234,7 +258,10 @@ def save(model: Model, folder: str | Path) -> None:
 
 
 def load(folder: str | Path) -> Model:
-    """Read a model that `save` wrote. FileNotFoundError when it is not there; ValueError when it is damaged or foreign."""
+    """Read a model that `save` wrote.
+
+    FileNotFoundError when it is not there; ValueError when it is damaged or foreign.
+    """
     folder = Path(folder)
     config = read_json(folder / "config.json")
     if not isinstance(config, dict) or config.get("format") != "runnel.model":
@@ -248,19 +275,14 @@ def load(folder: str | Path) -> Model:
         raise ValueError(f"{folder / 'config.json'} is damaged: {error}") from error
     if model.semantics() != config.get("semantics"):
         raise ValueError(
-            f"{folder} was made for other versions of its mixers: {config.get('semantics')}; these are {model.semantics()}"
+            f"{folder} was made for other versions of its mixers: {config.get('semantics')}; "
+            f"these are {model.semantics()}"
         )
     own = model.state_dict()
     if {n: t.shape for n, t in own.items()} != {n: t.shape for n, t in tensors.items()}:
         raise ValueError(f"{folder / 'model.safetensors'} does not fit {folder / 'config.json'}")
     model.to(next(iter(tensors.values())).dtype).load_state_dict(tensors)
     return model
-
-
-def _identify(model: Model, version: int) -> str:
-    if _version(model) != version:
-        raise ValueError("the model's weights have changed since this state was begun")
-    return model.fingerprint()
 
 
 def _version(model: Model) -> int:
@@ -270,7 +292,8 @@ def _version(model: Model) -> int:
 def _check_tokens(tokens: Tensor, vocab_size: int) -> None:
     if tokens.dim() != 2 or tokens.dtype != torch.long or 0 in tokens.shape:
         raise ValueError(
-            f"tokens must be (B, T) int64 with at least one row and one column; got {tuple(tokens.shape)} {tokens.dtype}"
+            "tokens must be (B, T) int64 with at least one row and one column; "
+            f"got {tuple(tokens.shape)} {tokens.dtype}"
         )
     low, high = tokens.aminmax()
     if low < 0 or high >= vocab_size:
@@ -284,7 +307,8 @@ def _check_tokens(tokens: Tensor, vocab_size: int) -> None:
 def _check_values(values: Tensor, channels: int) -> None:
     if values.dim() != 3 or not values.is_floating_point() or values.shape[2] != channels or 0 in values.shape:
         raise ValueError(
-            f"values must be (B, T, {channels}) float with at least one row and one step; got {tuple(values.shape)} {values.dtype}"
+            f"values must be (B, T, {channels}) float with at least one row and one step; "
+            f"got {tuple(values.shape)} {values.dtype}"
         )
     if not bool(values.isfinite().all()):
         row, step, channel = (~values.isfinite()).nonzero()[0].tolist()

@@ -12,6 +12,7 @@ import ast
 import dataclasses
 import re
 from dataclasses import dataclass, field
+from types import ModuleType
 from typing import Any
 
 from runnel import catalog
@@ -27,13 +28,13 @@ class Part:
     name: str
     options: dict[str, Any] = field(default_factory=dict)
 
-    def config(self, page_class: Any) -> Any:
+    def config(self, page: ModuleType) -> Any:
         """The page's Config with these options. ValueError when it has no such field."""
-        known = tuple(f.name for f in dataclasses.fields(page_class.Config))
+        known = tuple(f.name for f in dataclasses.fields(page.Config))
         for option in self.options:
             if option not in known:
                 raise ValueError(f"{self.name} has no option {option!r}{catalog.suggest(option, known)}")
-        return page_class.Config(**self.options)
+        return page.Config(**self.options)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Call `write` on a temporary file beside `path`, flush it to disk, then rename it: the old file or the new one, never half.
+    """Call `write` on a temporary file beside `path`, flush it to disk, then rename it: the old file or the new one.
 
     A full disk raises OSError and leaves the old file as it was.
     """

@@ -15,8 +15,9 @@ from runnel.state import PendingState
 class DraftTree:
     """Continuations of the rows of a batch, as one flat list of N nodes.
 
-    tokens: (N,) int64. parents: (N,) the node before each, which must stand earlier in the list and in the same row; -1 at a
-    row's roots. rows: (N,) the row of the batch that each node continues. Rows may have different numbers of nodes, or none.
+    tokens: (N,) int64. parents: (N,) the node before each, which must stand earlier in the list and in the same row;
+    -1 at a row's roots. rows: (N,) the row of the batch that each node continues. Rows may have different numbers of
+    nodes, or none.
     """
 
     def __init__(self, tokens: Sequence[int] | Tensor, parents: Sequence[int] | Tensor, rows: Sequence[int] | Tensor):

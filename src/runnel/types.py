@@ -30,7 +30,8 @@ class Batch:
 
     inputs: (B, T) int64 tokens, or (B, T, C) float values.
     targets: (B, T) int64, `IGNORE` where there is no loss; or (B, T, C) float values.
-    segments: (B, T) int64, constant inside a document; where it changes, the state starts from zero. None: one document a row.
+    segments: (B, T) int64, constant inside a document; where it changes, the state starts from zero. None: one
+        document a row.
     """
 
     inputs: Tensor

@@ -10,7 +10,7 @@ import runnel
 from runnel import catalog
 from runnel.mixer import Mixer
 
-# The balance loss is about a whole batch, so its gradient (and nothing else) differs between a packed row and its documents.
+# The balance loss is about a whole batch: its gradient (and nothing else) differs between a packed row and its documents.
 HYBRIDS = (
     "(mamba2*2, attention)",
     "(rwkv7, slstm+moe(balance=0.0), mingru+none, attention(window=3))",
@@ -31,7 +31,7 @@ def pages() -> list[str]:
 
 
 def make(pattern: str, d_model: int = 8, seed: int = 0) -> runnel.Model:
-    """A float64 model whose every parameter is away from its tidy initial value, so that no term can hide behind a zero."""
+    """A float64 model whose parameters are all away from their tidy initial values: no term can hide behind a zero."""
     model = runnel.build(pattern, vocab_size=VOCAB, d_model=d_model, seed=seed).double()
     generator = torch.Generator().manual_seed(seed + 1)
     with torch.no_grad():

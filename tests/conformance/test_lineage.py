@@ -1,4 +1,4 @@
-"""Packed and padded rows give each document what it gets alone; a tree gives each node what its path gives; commit = steps."""
+"""Packed and padded = alone; a tree = each of its paths; commit = steps."""
 
 import random
 

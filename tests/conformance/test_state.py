@@ -1,4 +1,4 @@
-"""A state is a value: held ones stay as they were, forks are apart, files give back every bit, also to another process."""
+"""A state is a value: held ones stay as they were, forks are apart, files give back every bit."""
 
 import subprocess
 import sys
@@ -107,7 +107,7 @@ def test_another_models_state_is_refused(model, tmp_path):
 
 @pytest.mark.parametrize("dtype", [pytest.param(torch.float64, marks=pytest.mark.thorough), torch.float32])
 def test_twenty_thousand_steps_do_not_drift(model, dtype):
-    """One token at a time against 500 at a time; in float32 the two may differ by rounding, but not by more with time."""
+    """One token at a time against 500 at a time; in float32 the two may differ by rounding, not by more with time."""
     length, chunk = 20_000 if dtype == torch.float64 else 2_000, 500
     tested = model if dtype == torch.float64 else runnel.build(**model.config.to_dict())
     tested.load_state_dict(model.state_dict())

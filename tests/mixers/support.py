@@ -8,8 +8,8 @@ from runnel.mixer import Mixer
 
 def mixer(name: str, d_model: int = 8, **options) -> Mixer:
     torch.manual_seed(0)
-    made = catalog.class_in(catalog.page("mixers", name), Mixer)
-    return made(d_model, made.Config(**options)).double()
+    page = catalog.page("mixers", name)
+    return catalog.class_in(page, Mixer)(d_model, page.Config(**options)).double()
 
 
 def run(made: Mixer, x: torch.Tensor) -> torch.Tensor:

@@ -29,5 +29,5 @@ def test_eigenvalues_of_the_transition(beta_max, lowest):
 
 
 def test_beta_beyond_two_is_refused():
-    with pytest.raises(ValueError, match="0 < beta_max <= 2; got 2.5"):
+    with pytest.raises(ValueError, match=r"0 < beta_max <= 2; got 2\.5"):
         mixer("gated_deltanet", beta_max=2.5)

@@ -41,8 +41,6 @@ class Config:
 
 
 class MoE(nn.Module):
-    Config = Config
-
     def __init__(self, d_model: int, config: Config) -> None:
         super().__init__()
         if not 1 <= config.active <= config.experts:
@@ -92,10 +90,10 @@ class _Balanced(torch.autograd.Function):
     """The identity on p (tokens, n); backward adds the gradient of weight * n * sum_e share_e mean(p_e)."""
 
     @staticmethod
-    def forward(ctx: Any, p: Tensor, share: Tensor, weight: float) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, p: Tensor, share: Tensor, weight: float) -> Tensor:
         ctx.slope = weight * p.shape[1] / p.shape[0] * share
         return p.view_as(p)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         return grad + ctx.slope, None, None

@@ -25,8 +25,6 @@ class Config:
 
 
 class SwiGLU(nn.Module):
-    Config = Config
-
     def __init__(self, d_model: int, config: Config) -> None:
         super().__init__()
         hidden = 8 * max(1, round(config.expand * d_model / 8))

@@ -11,6 +11,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Column
 from rich.text import Text
 
 PLAIN_SECONDS = 10.0
@@ -85,8 +86,9 @@ def bar(title: str) -> Iterator[Bar]:
     if not console.is_terminal:
         yield Bar(None, title)
         return
-    parts = (TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.percentage:3.0f}%"))
-    with Progress(*parts, TextColumn("{task.fields[text]}"), console=console) as live:
+    parts = (TextColumn("{task.description}"), BarColumn(bar_width=16), TextColumn("{task.percentage:3.0f}%"))
+    wrapped = TextColumn("{task.fields[text]}", table_column=Column(no_wrap=False))
+    with Progress(*parts, wrapped, console=console) as live:
         yield Bar(live, title)
 
 

@@ -47,7 +47,8 @@ class Progress:
 
     def __init__(self, bar: _screen.Bar, baselines: Mapping[str, float]) -> None:
         self.bar = bar
-        self.beside = "".join(f", {name} {bits:.2f}" for name, bits in baselines.items())
+        listed = ", ".join(f"{name} {bits:.2f}" for name, bits in baselines.items())
+        self.beside = f" ({listed})" if listed else ""
         self.recent: deque[float] = deque(maxlen=SMOOTHED)
         self.first: StepReport | None = None
 
@@ -62,7 +63,7 @@ class Progress:
         speed = report.tokens / report.seconds if report.seconds else 0.0
         self.bar.update(
             report.progress,
-            f"step {report.step}, {loss}, {speed:,.0f} tokens/s, {_screen.clock(self._left(report))} left",
+            f"{loss}, {speed:,.0f} tokens/s, {_screen.clock(self._left(report))} left",
         )
 
     def _left(self, report: StepReport) -> float:

@@ -1,8 +1,8 @@
 """Softmax attention with grouped queries, rotary positions, an optional sliding window and attention sinks.
 
 Papers: "Attention Is All You Need" (2017, 1706.03762); "GQA: Training Generalized Multi-Query Transformer Models from
-Multi-Head Checkpoints" (2023, 2305.13245); "RoFormer: Enhanced Transformer with Rotary Position Embedding" (2021, 2104.09864);
-"Efficient Streaming Language Models with Attention Sinks" (2023, 2309.17453).
+Multi-Head Checkpoints" (2023, 2305.13245); "RoFormer: Enhanced Transformer with Rotary Position Embedding"
+(2021, 2104.09864); "Efficient Streaming Language Models with Attention Sinks" (2023, 2309.17453).
 
     q_t, k_t, v_t = W x_t, q and k rotated by their position                        (RoFormer eq. 34)
     y_t = sum over visible j of softmax_j(q_t . k_j / sqrt(K)) v_j                  (Attention eq. 1)
@@ -14,8 +14,8 @@ Multi-Head Checkpoints" (2023, 2305.13245); "RoFormer: Enhanced Transformer with
 | sinks | the first tokens of the document, visible whatever the window |
 
 Deviates from the sinks paper: keys are rotated by their position in the text, not by their place in the cache, so that
-the state stays a function of the text alone. qk_norm normalises queries and keys per head (RMS), as in Qwen3 and OLMo 2:
-it keeps small models with large learning rates from diverging.
+the state stays a function of the text alone. qk_norm normalises queries and keys per head (RMS), as in Qwen3 and
+OLMo 2: it keeps small models with large learning rates from diverging.
 """
 
 from __future__ import annotations
@@ -48,7 +48,6 @@ class Config:
 
 
 class Attention(Mixer):
-    Config = Config
     variants = ({"kv_heads": 1}, {"window": 3}, {"window": 3, "sinks": 2})
 
     def __init__(self, d_model: int, config: Config) -> None:

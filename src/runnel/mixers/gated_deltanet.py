@@ -49,7 +49,6 @@ class State(NamedTuple):
 
 
 class GatedDeltaNet(Mixer):
-    Config = Config
     variants = ({"beta_max": 2.0}, {"expand_v": 2})
 
     def __init__(self, d_model: int, config: Config) -> None:

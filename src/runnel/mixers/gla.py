@@ -44,8 +44,6 @@ class State(NamedTuple):
 
 
 class GatedLinearAttention(Mixer):
-    Config = Config
-
     def __init__(self, d_model: int, config: Config) -> None:
         super().__init__()
         self.value_width = head_width(d_model, config.head_dim, target=64)
@@ -70,7 +68,7 @@ class GatedLinearAttention(Mixer):
 
     def reference(self, x: Tensor) -> Tensor:
         q, k, v, log_decay = self._project(x)
-        s, outputs = 0, []
+        s, outputs = x.new_zeros(()), []
         for t in range(x.shape[1]):
             s = log_decay[:, t].exp()[..., None] * s + k[:, t, :, :, None] * v[:, t, :, None, :]
             outputs.append((q[:, t, :, :, None] * s).sum(-2))

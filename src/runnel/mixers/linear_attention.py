@@ -39,8 +39,6 @@ class State(NamedTuple):
 
 
 class LinearAttention(Mixer):
-    Config = Config
-
     def __init__(self, d_model: int, config: Config) -> None:
         super().__init__()
         self.width = head_width(d_model, config.head_dim, target=32)
@@ -59,7 +57,7 @@ class LinearAttention(Mixer):
 
     def reference(self, x: Tensor) -> Tensor:
         q, k, v = self._project(x)
-        s, z, outputs = 0, 0, []
+        s, z, outputs = x.new_zeros(()), x.new_zeros(()), []
         for t in range(x.shape[1]):
             s = s + k[:, t, :, :, None] * v[:, t, :, None, :]
             z = z + k[:, t]

@@ -14,7 +14,8 @@ Paper: "Mamba: Linear-Time Sequence Modeling with Selective State Spaces" (2023,
 | rank | rank of the projection to dt, d / 16 |
 | log_a | log(-A), A = -(1..N) at the start (S4D-Real, section 3.6) |
 
-As in the authors' code, A is taken by zero-order hold and B by Euler's rule (the paper writes zero-order hold for both).
+As in the authors' code, A is taken by zero-order hold and B by Euler's rule (the paper writes zero-order hold for
+both).
 """
 
 from __future__ import annotations
@@ -48,8 +49,6 @@ class State(NamedTuple):
 
 
 class Mamba(Mixer):
-    Config = Config
-
     def __init__(self, d_model: int, config: Config) -> None:
         super().__init__()
         self.inner, self.d_state = config.expand * d_model, config.d_state

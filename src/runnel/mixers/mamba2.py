@@ -1,6 +1,7 @@
 """Mamba-2: a selective state-space layer with one decay per head, computed as masked matrix products.
 
-Paper: "Transformers are SSMs: Generalized Models and Efficient Algorithms Through Structured State Space Duality" (2024, 2405.21060).
+Paper: "Transformers are SSMs: Generalized Models and Efficient Algorithms Through Structured State Space Duality"
+(2024, 2405.21060).
 
     z, x, B, C, dt = W_in u;   x, B, C = silu(conv(x, B, C))                         (section 7.1)
     dt_t = softplus(dt_t + b_dt),   a_t = exp(dt_t A),  A = -exp(log_a) one per head
@@ -28,7 +29,9 @@ from runnel.ops import conv
 from runnel.ops.outer import outer_scan
 
 PAPERS = {
-    "Transformers are SSMs: Generalized Models and Efficient Algorithms Through Structured State Space Duality": "2405.21060"
+    "Transformers are SSMs: Generalized Models and Efficient Algorithms Through Structured State Space Duality": (
+        "2405.21060"
+    )
 }
 
 
@@ -46,8 +49,6 @@ class State(NamedTuple):
 
 
 class Mamba2(Mixer):
-    Config = Config
-
     def __init__(self, d_model: int, config: Config) -> None:
         super().__init__()
         self.inner, self.d_state = config.expand * d_model, config.d_state

@@ -42,7 +42,6 @@ class State(NamedTuple):
 
 
 class MinGRU(Mixer):
-    Config = Config
     variants = ({"conv": 1},)
 
     def __init__(self, d_model: int, config: Config) -> None:
@@ -68,7 +67,7 @@ class MinGRU(Mixer):
         x, _ = conv.reference(
             x, self.conv_weight, None, x.new_zeros(x.shape[0], self.conv_weight.shape[1] - 1, self.d_model)
         )
-        h, outputs = 0, []
+        h, outputs = x.new_zeros(()), []
         for t in range(x.shape[1]):
             gate, candidate = self.gate_and_candidate(x[:, t]).chunk(2, dim=-1)
             h = (1 - gate.sigmoid()) * h + gate.sigmoid() * candidate

@@ -15,7 +15,8 @@ Paper: "RWKV-7 \"Goose\" with Expressive Dynamic State Evolution" (2025, 2503.14
 | rank | width of the low-rank maps (the paper grows it with d) |
 | erase_scale, key_scale, bonus | xi, alpha, rho |
 
-Deviates: no value residual from the first layer (eq. 9-10), which would link layers; channel mixing is the block's work.
+Deviates: no value residual from the first layer (eq. 9-10), which would link layers; channel mixing is the block's
+work.
 """
 
 from __future__ import annotations
@@ -48,8 +49,6 @@ class State(NamedTuple):
 
 
 class RWKV7(Mixer):
-    Config = Config
-
     def __init__(self, d_model: int, config: Config) -> None:
         super().__init__()
         self.width = head_width(d_model, config.head_dim)

@@ -1,4 +1,4 @@
-"""sLSTM: an LSTM with exponential gates, a normaliser and a recurrence within heads. A true nonlinear RNN: no scan fits.
+"""sLSTM: an LSTM with exponential gates, a normaliser and a recurrence within heads; truly nonlinear, so no scan fits.
 
 Paper: "xLSTM: Extended Long Short-Term Memory" (2024, 2405.04517).
 
@@ -14,8 +14,8 @@ Paper: "xLSTM: Extended Long Short-Term Memory" (2024, 2405.04517).
 | recurrent (H, K, 4K) | R, block-diagonal over heads |
 | m | stabiliser, part of the state; an empty cell (n = 0) carries nothing, so m is then i |
 
-The forget gate is the sigmoid one of the two that the paper allows (eq. 14). Deviates: an output projection stands in for the
-up/down projection of the paper's block; that is the channel block's work here.
+The forget gate is the sigmoid one of the two that the paper allows (eq. 14). Deviates: an output projection stands in
+for the up/down projection of the paper's block; that is the channel block's work here.
 """
 
 from __future__ import annotations
@@ -54,8 +54,6 @@ class State(NamedTuple):
 
 
 class SLSTM(Mixer):
-    Config = Config
-
     def __init__(self, d_model: int, config: Config) -> None:
         super().__init__()
         self.d_model, self.width = d_model, head_width(d_model, config.head_dim)

@@ -1,7 +1,7 @@
 """Softmax attention over an append-only memory, with grouped heads, a sliding window and attention sinks.
 
 Every key and value carries its position; a query sees the memory and its own ancestors, within the window.
-Rows of different lengths are padded on the left of the memory (position -1), so that the newest entries are always last.
+Rows of different lengths are padded on the left of the memory (position -1): the newest entries are always last.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ class KeyValues(NamedTuple):
         k, v = [
             torch.cat([pad(m[i], (0, 0, 0, 0, s, 0)) for m, s in zip(memories, spare, strict=True)]) for i in (0, 1)
         ]
-        return cls(k, v, torch.cat([pad(m.positions, (s, 0), value=-1) for m, s in zip(memories, spare, strict=True)]))
+        positions = [pad(m.positions, (s, 0), value=-1) for m, s in zip(memories, spare, strict=True)]
+        return cls(k, v, torch.cat(positions))
 
 
 def reference(q: Tensor, k: Tensor, v: Tensor, window: int | None = None, sinks: int = 0) -> Tensor:

@@ -1,5 +1,6 @@
-"""Causal depthwise convolution: y_t = sum over w of weight_w x at the w-th ancestor of t, with the last W-1 inputs as state.
+"""Causal depthwise convolution: y_t = sum over w of weight_w times x at the w-th ancestor of t.
 
+The state is the last W-1 inputs.
 On a tree, in a packed or in a padded row it reads ancestors, not neighbours.
 """
 
@@ -24,7 +25,8 @@ def reference(x: Tensor, weight: Tensor, bias: Tensor | None, tail: Tensor) -> t
     width = weight.shape[-1]
     outputs = []
     for t in range(x.shape[1]):
-        y = sum(weight[:, width - 1 - w] * seen[:, t + width - 1 - w] for w in range(width))
+        terms = [weight[:, width - 1 - w] * seen[:, t + width - 1 - w] for w in range(width)]
+        y = torch.stack(terms).sum(0)
         outputs.append(y if bias is None else y + bias)
     return torch.stack(outputs, dim=1), seen[:, seen.shape[1] - (width - 1) :]
 
@@ -33,7 +35,8 @@ def reference(x: Tensor, weight: Tensor, bias: Tensor | None, tail: Tensor) -> t
 def causal_conv(
     x: Tensor, weight: Tensor, bias: Tensor | None, tail: Tensor, lineage: Lineage
 ) -> tuple[Tensor, Memory]:
-    """x (B, T, D); weight (D, W), its last column for the token itself; bias (D,) or None; tail (B, W-1, D), oldest first.
+    """x (B, T, D); weight (D, W), its last column for the token itself; bias (D,) or None;
+    tail (B, W-1, D), oldest first.
 
     Returns y (B, T, D) and the new tail (pending after a tree).
     """

@@ -89,8 +89,8 @@ def delta_scan(
 def dplr_scan(
     q: Tensor, k: Tensor, v: Tensor, read: Tensor, erase: Tensor, log_decay: Tensor, memory: Tensor, lineage: Lineage
 ) -> tuple[Tensor, Memory]:
-    """Diagonal plus low rank. q, k, read, erase (B, T, H, K); v (B, T, H, V); log_decay (B, T, H) or (B, T, H, K), <= 0;
-    memory (B, H, K, V).
+    """Diagonal plus low rank. q, k, read, erase (B, T, H, K); v (B, T, H, V);
+    log_decay (B, T, H) or (B, T, H, K), <= 0; memory (B, H, K, V).
 
     Returns y (B, T, H, V) and the memory after the last token (pending after a tree).
     """
@@ -133,8 +133,8 @@ def _carry(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Chunk by chunk: the corrections given the memory, then the memory after them.
 
-    whole (b, n, h, K or 1, 1); keys (B, n, H, K, C), decayed to the chunk's end; from_v (B, n, H, C, V), from_memory (B, n, H, C, K);
-    writes (B, n, H, K, V) or None. Returns the memory before every chunk, all corrections, and the last memory.
+    whole (b, n, h, K or 1, 1); keys (B, n, H, K, C), decayed to the chunk's end; from_v (B, n, H, C, V);
+    from_memory (B, n, H, C, K); writes (B, n, H, K, V) or None. Returns the memory before every chunk, all corrections, and the last memory.
     """
     before, corrections = [], []
     for n in range(from_v.shape[1]):

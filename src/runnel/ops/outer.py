@@ -2,8 +2,8 @@
 
 The state of every head is a (K, V) matrix. `log_decay` = log a is one number per head or one per key channel
 (zeros: no decay).
-The chunked form is that of "Gated Linear Attention Transformers with Hardware-Efficient Training" (2023, arXiv:2312.06635)
-and of state-space duality (2024, arXiv:2405.21060); with the causal mask replaced by the ancestors it serves trees.
+The chunked form is that of "Gated Linear Attention Transformers with Hardware-Efficient Training" (2023,
+arXiv:2312.06635) and of state-space duality (2024, arXiv:2405.21060); with the causal mask replaced by the ancestors it serves trees.
 """
 
 from __future__ import annotations
@@ -63,16 +63,22 @@ def outer_scan(
 
 
 def advance(memory: Tensor, lineage: Lineage, log_decay: Tensor, *pairs: Tensor) -> Tensor:
-    """The memory after a chain of writes. log_decay (B, P, H, 1 or K); pairs: keys (B, P, H, K), values (B, P, H, V) in turn."""
-    log_decay, *pairs = mask_padding(lineage, log_decay, *pairs)
+    """The memory after a chain of writes.
+
+    log_decay (B, P, H, 1 or K); pairs: keys (B, P, H, K) and values (B, P, H, V) in turn.
+    """
+    log_decay, *masked = mask_padding(lineage, log_decay, *pairs)
     decay = decay_of(log_decay, lineage, size=lineage.length)
     split = decay.blocks.split
-    write = sum((split(k) * decay.to_end()).mT @ split(v) for k, v in zip(pairs[::2], pairs[1::2], strict=True))
+    write = sum((split(k) * decay.to_end()).mT @ split(v) for k, v in zip(masked[::2], masked[1::2], strict=True))
     return (decay.whole() * memory[:, None] + write)[:, 0]
 
 
 def carry(whole: Tensor, writes: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
-    """The memory before every chunk (B, n, H, K, V) and after the last. whole (b, n, h, K or 1, 1), writes (B, n, H, K, V)."""
+    """The memory before every chunk (B, n, H, K, V) and after the last.
+
+    whole (b, n, h, K or 1, 1); writes (B, n, H, K, V).
+    """
     before = []
     for chunk in range(writes.shape[1]):
         before.append(memory)

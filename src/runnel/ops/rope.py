@@ -1,4 +1,4 @@
-"""Rotary position embedding ("RoFormer", 2021, arXiv:2104.09864, eq. 34), the half-split layout of Llama and GPT-NeoX."""
+"""Rotary position embedding ("RoFormer", 2021, arXiv:2104.09864, eq. 34), in the half-split layout of Llama."""
 
 from __future__ import annotations
 

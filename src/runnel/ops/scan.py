@@ -7,6 +7,8 @@ The fast form cuts the sequence into chunks, scans all chunks side by side from 
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -64,14 +66,14 @@ class _LinearScan(torch.autograd.Function):
     """The gradient of a linear scan is a linear scan from the other end: g_t = dy_t + conj(a_{t+1}) g_{t+1}."""
 
     @staticmethod
-    def forward(ctx, a: Tensor, b: Tensor, h: Tensor) -> Tensor:  # type: ignore[no-untyped-def, override]
+    def forward(ctx: Any, a: Tensor, b: Tensor, h: Tensor) -> Tensor:
         states = _scan(a, b, h)
         ctx.save_for_backward(a, h, states)
         return states
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # type: ignore[no-untyped-def, override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         a, h, states = ctx.saved_tensors
         later = torch.cat([a[:, 1:], torch.zeros_like(a[:, :1])], dim=1)
         g = _scan(later.flip(1).conj().resolve_conj(), grad.flip(1), torch.zeros_like(h)).flip(1)
@@ -80,7 +82,7 @@ class _LinearScan(torch.autograd.Function):
 
 
 def _scan(a: Tensor, b: Tensor, h: Tensor) -> Tensor:
-    """All h_t, chunk by chunk: scan every chunk from zero, then add the inherited state times the running product of a."""
+    """All h_t: scan every chunk from zero, then add the inherited state times the running product of a."""
     batch, length = a.shape[:2]
     chunks = length // CHUNK
     whole = chunks * CHUNK

@@ -3,8 +3,8 @@
     h_t = exp(dt_t A) * h_p + (dt_t x_t) B_t^T,   y_t = h_t C_t,   h (D, N), p the parent of t
 
 Paper: "Mamba: Linear-Time Sequence Modeling with Selective State Spaces" (2023, arXiv:2312.00752, eq. 2 and algorithm 2).
-The fast form keeps one state per chunk of time and computes the rest anew in the backward pass (section 3.3.2), so its
-memory is (B, T, D), not (B, T, D, N). A tree is walked level by level.
+The fast form keeps one state per chunk of time and computes the rest anew in the backward pass (section 3.3.2), so
+its memory is (B, T, D), not (B, T, D, N). A tree is walked level by level.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class _SelectiveScan(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any, x: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor, memory: Tensor, keep: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         y, before = torch.empty_like(x), []
@@ -87,7 +87,7 @@ class _SelectiveScan(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, dy: Tensor, g: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, dy: Tensor, g: Tensor) -> tuple[Tensor | None, ...]:
         x, dt, a, b, c, *before = ctx.saved_tensors
         dx, ddt, da, db, dc = [torch.zeros_like(z) for z in (x, dt, a, b, c)]
         for s, memory in reversed(list(zip(_chunks(x.shape[1]), before, strict=True))):

@@ -50,7 +50,7 @@ def _masked(step: Step, inputs: tuple[Tensor, ...], memory: Memory, lineage: Lin
     outputs = []
     for t in range(lineage.length):
         if lineage.reset is not None:
-            memory = map_memory(lambda m, t=t: _where(~lineage.reset[:, t], m, 0), memory)
+            memory = map_memory(lambda m, kept=~lineage.reset[:, t]: _where(kept, m, 0), memory)
         y, after = step(tuple(x[:, t] for x in inputs), memory)
         if lineage.valid is not None:
             valid = lineage.valid[:, t]
