@@ -217,7 +217,8 @@ class Model(nn.Module):
         """Scale what is added to the residual stream by 1/sqrt(number of additions) ("GPT-2", 2019, section 2.3)."""
         parts: list[Any] = [p for layer in self.layers for p in (layer.mixer, layer.block) if p is not None]
         for part in parts:
-            for out in part.out if isinstance(part.out, nn.ModuleList) else [part.out]:
+            several = isinstance(part.out, nn.ModuleList)
+            for out in part.out if several else [part.out]:
                 out.weight.mul_(len(parts) ** -0.5)
 
 

@@ -10,7 +10,7 @@ import runnel
 from runnel import catalog
 from runnel.mixer import Mixer
 
-# The balance loss is about a whole batch: its gradient (and nothing else) differs between a packed row and its documents.
+# The balance loss is about a whole batch: its gradient (nothing else) differs between a packed row and its documents.
 HYBRIDS = (
     "(mamba2*2, attention)",
     "(rwkv7, slstm+moe(balance=0.0), mingru+none, attention(window=3))",

@@ -48,7 +48,7 @@ def command(
 
     \b
     Example:
-        runnel demo --seconds 5
+        runnel demo --seconds 3
     \b
     Stopped with Ctrl-C, the same command goes on. A folder with a finished demo
     is shown again without training; --fresh trains anew.

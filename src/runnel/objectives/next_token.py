@@ -1,4 +1,4 @@
-"""Next-token prediction: the mean negative log-likelihood of each token given the tokens before it.
+"""Next-token prediction: the mean negative log-likelihood of each token (or value) given those before it.
 
     loss = -(1 / n) sum over (b, t) with targets[b, t] != IGNORE of log p(targets[b, t] | inputs[b, : t + 1])      (1)
 
@@ -8,19 +8,19 @@ that position t belongs to. Logits are widened to float32 before the softmax, wh
 
 from __future__ import annotations
 
-from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch import Tensor
 
 from runnel.lineage import Lineage
-from runnel.types import IGNORE, Batch
+from runnel.model import Model
+from runnel.types import Batch
 
 PAPERS: dict[str, str] = {}
 
 
-def loss(model: nn.Module, batch: Batch) -> Tensor:
+def loss(model: Model, batch: Batch) -> Tensor:
     """Mean nats per target, a scalar. Raises ValueError when every target of the batch is IGNORE."""
     if batch.n_targets == 0:
         raise ValueError(f"batch must hold at least one target; all {batch.targets.numel()} are IGNORE")
     lineage = None if batch.segments is None else Lineage.packed(batch.segments)
-    logits, _ = model(batch.inputs, lineage=lineage)  # (B, T, V)
-    return cross_entropy(logits.float().flatten(0, 1), batch.targets.flatten(), ignore_index=IGNORE)  # eq. (1)
+    parameters, _ = model(batch.inputs, lineage=lineage)
+    return -model.head.log_prob(parameters, batch.targets).sum() / batch.n_targets  # eq. (1)

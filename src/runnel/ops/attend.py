@@ -44,7 +44,7 @@ class KeyValues(NamedTuple):
 
 
 def reference(q: Tensor, k: Tensor, v: Tensor, window: int | None = None, sinks: int = 0) -> Tensor:
-    """The literal loop over one fresh sequence: q (B, T, H, K), k, v (B, T, G, K), H a multiple of G -> (B, T, H, K)."""
+    """The literal loop over fresh rows: q (B, T, H, K), k, v (B, T, G, K), H a multiple of G -> (B, T, H, K)."""
     group = q.shape[2] // k.shape[2]
     y = torch.zeros_like(q)
     for t in range(q.shape[1]):

@@ -134,7 +134,8 @@ def _carry(
     """Chunk by chunk: the corrections given the memory, then the memory after them.
 
     whole (b, n, h, K or 1, 1); keys (B, n, H, K, C), decayed to the chunk's end; from_v (B, n, H, C, V);
-    from_memory (B, n, H, C, K); writes (B, n, H, K, V) or None. Returns the memory before every chunk, all corrections, and the last memory.
+    from_memory (B, n, H, C, K); writes (B, n, H, K, V) or None.
+    Returns the memory before every chunk, all corrections, and the last memory.
     """
     before, corrections = [], []
     for n in range(from_v.shape[1]):

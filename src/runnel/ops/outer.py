@@ -3,7 +3,8 @@
 The state of every head is a (K, V) matrix. `log_decay` = log a is one number per head or one per key channel
 (zeros: no decay).
 The chunked form is that of "Gated Linear Attention Transformers with Hardware-Efficient Training" (2023,
-arXiv:2312.06635) and of state-space duality (2024, arXiv:2405.21060); with the causal mask replaced by the ancestors it serves trees.
+arXiv:2312.06635) and of state-space duality (2024, arXiv:2405.21060); with the causal mask replaced by
+the ancestors it serves trees.
 """
 
 from __future__ import annotations

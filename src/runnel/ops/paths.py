@@ -1,8 +1,8 @@
 """Sums and products along the paths of a Lineage: what chunked and tree forms of the matrix-state scans share.
 
 Every matrix-state scan needs, for tokens t and their ancestors j, the decay that j's write has suffered when t reads
-it: exp of the sum of log-decays on the path from j (exclusive) to t. Inside a chunk of a sequence the ancestors of t are
-the tokens before it; in a tree they are its path. Only that relation differs, so one form serves both.
+it: exp of the sum of log-decays on the path from j (exclusive) to t. Inside a chunk of a sequence the ancestors of t
+are the tokens before it; in a tree they are its path. Only that relation differs, so one form serves both.
 
 Segment sums are accumulated directly, never as differences of long cumulative sums, and masked before exp.
 """

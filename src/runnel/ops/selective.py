@@ -2,7 +2,8 @@
 
     h_t = exp(dt_t A) * h_p + (dt_t x_t) B_t^T,   y_t = h_t C_t,   h (D, N), p the parent of t
 
-Paper: "Mamba: Linear-Time Sequence Modeling with Selective State Spaces" (2023, arXiv:2312.00752, eq. 2 and algorithm 2).
+Paper: "Mamba: Linear-Time Sequence Modeling with Selective State Spaces" (2023, arXiv:2312.00752, eq. 2
+and algorithm 2).
 The fast form keeps one state per chunk of time and computes the rest anew in the backward pass (section 3.3.2), so
 its memory is (B, T, D), not (B, T, D, N). A tree is walked level by level.
 """

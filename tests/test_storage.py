@@ -1,0 +1,57 @@
+"""Files are whole or absent: a full disk leaves the old one, and nothing temporary stays behind."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from runnel.storage import read_json, read_tensors, write_json, write_tensors
+
+FULL_DISK = """
+import resource, signal, sys
+from pathlib import Path
+import torch
+from runnel.storage import write_json, write_tensors
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
+try:
+    write_tensors(Path(sys.argv[1]), {"x": torch.zeros(10_000)}, {})
+except OSError as error:
+    print("refused:", str(error).replace(chr(10), " "))
+"""
+
+
+def test_a_full_disk_leaves_the_old_file(tmp_path):
+    """A file-size limit makes the real write fail halfway, as a full disk does."""
+    path = tmp_path / "model.safetensors"
+    write_tensors(path, {"x": torch.ones(3)}, {"note": "old"})
+    run = subprocess.run([sys.executable, "-c", FULL_DISK, str(path)], capture_output=True, text=True, timeout=60)
+    assert run.stdout.startswith("refused:"), run.stderr
+    tensors, meta = read_tensors(path)
+    assert torch.equal(tensors["x"], torch.ones(3)) and meta == {"note": "old"}
+    assert [p.name for p in tmp_path.iterdir()] == ["model.safetensors"]
+
+
+def test_round_trip_keeps_every_bit_and_dtype(tmp_path):
+    values = {
+        "a": torch.randn(3, 4).T,
+        "b": torch.tensor([1, -2]),
+        "c": torch.randn(2).bfloat16(),
+        "d": torch.zeros(2, 0),
+    }
+    write_tensors(tmp_path / "x", {**values, "shared": values["a"]}, {})
+    tensors, _ = read_tensors(tmp_path / "x")
+    assert all(
+        torch.equal(tensors[name], value) and tensors[name].dtype == value.dtype for name, value in values.items()
+    )
+
+
+def test_json(tmp_path):
+    write_json(tmp_path / "deep" / "x.json", {"a": [1, 2.5, None]})
+    assert read_json(tmp_path / "deep" / "x.json") == {"a": [1, 2.5, None]}
+    (tmp_path / "bad.json").write_text("{")
+    with pytest.raises(ValueError, match=r"bad\.json is damaged"):
+        read_json(tmp_path / "bad.json")
+    with pytest.raises(FileNotFoundError, match="none does not exist"):
+        read_json(tmp_path / "none")
