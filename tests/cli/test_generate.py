@@ -1,0 +1,96 @@
+"""Text from a trained model: streamed, resumed from a state, the same whatever the drafter."""
+
+import json
+
+import pytest
+import torch
+
+import runnel as library
+from runnel.cli import _screen
+from runnel.state import State
+from tests.cli.conftest import examples, runnel, shell
+
+PLAIN = ("--prompt", "def main(", "--seed", 3, "--threads", 1)
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_examples_run_as_printed(demo, number):
+    lines = examples("generate")
+    assert len(lines) == 2
+    result = shell(lines[number], demo[0])
+    assert result.returncode == 0, result.stderr
+    assert result.stdout
+
+
+def test_a_saved_state_goes_on_with_the_same_text(demo, in_process, tmp_path):
+    saved = tmp_path / "a.state"
+    rest = ("--seed", 3, "--threads", 1, "--max-tokens", 35)
+    runs = (
+        in_process(["generate", "runs/demo", *PLAIN, "--max-tokens", 60, "--json"], demo[0]),
+        in_process(["generate", "runs/demo", *PLAIN, "--max-tokens", 25, "--json", "--save-state", saved], demo[0]),
+        in_process(["generate", "runs/demo", "--state", saved, *rest, "--json"], demo[0]),
+    )
+    tokens = [json.loads(out)["samples"][0]["tokens"] for _, out, _ in runs]
+    assert len(tokens[0]) == 60
+    assert tokens[0] == tokens[1] + tokens[2]
+
+
+def test_a_drafter_does_not_change_the_text(demo, in_process):
+    arguments = ["generate", "runs/demo", *PLAIN, "--max-tokens", 60, "--temperature", 0]
+    plain = in_process(arguments, demo[0])
+    drafted = in_process([*arguments, "--drafter", "runs/demo", "--stats"], demo[0])
+    assert plain[0] == drafted[0] == 0
+    assert plain[1] == drafted[1]
+    assert "drafted tokens accepted" in drafted[2]
+
+
+def test_several_texts_differ_and_the_first_is_the_single_one(demo, in_process):
+    arguments = ["generate", "runs/demo", *PLAIN, "--max-tokens", 20, "--json"]
+    single, three = in_process(arguments, demo[0])[1], in_process([*arguments, "--n", 3], demo[0])[1]
+    texts = [tuple(sample["tokens"]) for sample in json.loads(three)["samples"]]
+    assert len(set(texts)) == 3
+    assert list(texts[0]) == json.loads(single)["samples"][0]["tokens"]
+
+
+def test_prompt_from_stdin_is_the_prompt_as_an_argument(demo, in_process):
+    rest = ("--max-tokens", 20, "--threads", 1)
+    piped = runnel("generate", "runs/demo", "--prompt-file", "-", *rest, cwd=demo[0], stdin="import")
+    assert piped.returncode == 0, piped.stderr
+    assert piped.stdout == in_process(["generate", "runs/demo", "--prompt", "import", *rest], demo[0])[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["runs/none"], "runs/none must be the folder of a trained model"),
+        (["runs/demo", "--decoder", "greedyy"], "did you mean 'greedy'?"),
+        (["runs/demo", "--prompt", ""], "at least one character"),
+        (["runs/demo", "--prompt", "a", "--prompt-file", "b"], "give one of --prompt and --prompt-file"),
+        (["runs/demo", "--prompt-file", "nowhere.txt"], "nowhere.txt"),
+        (["runs/demo", "--state", "runs/demo/config.json"], "config.json is damaged or is not a safetensors file"),
+        (["runs/demo", "--state", "bare.state"], "give a --prompt"),
+        (["runs/demo", "--top-p", "3"], "top_p must lie in (0, 1]; got 3.0"),
+        (["runs/demo", "--max-tokens", "many"], "--max-tokens"),
+        (["runs/demo", "--n", "2", "--save-state", "x"], "--n must be"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_code_2(demo, in_process, arguments, said):
+    if "bare.state" in arguments:
+        model = library.load(demo[0] / "runs/demo")
+        model(torch.zeros(1, 3, dtype=torch.long))[1].save(demo[0] / "bare.state")
+        assert State.load(demo[0] / "bare.state", model).lengths.tolist() == [3]
+    code, out, error = in_process(["generate", *arguments], demo[0])
+    assert (code, out) == (2, "")
+    assert said in error
+    assert error.count("\n") == 1
+
+
+def test_a_closed_pipe_ends_quietly(demo):
+    line = "runnel generate runs/demo --max-tokens 4000 | head -c 5; echo ${PIPESTATUS[0]}"
+    result = shell(line, demo[0])
+    assert result.stdout.endswith("141\n")
+    assert result.stderr == ""
+
+
+def test_control_characters_are_spelled_out_for_a_terminal():
+    assert _screen.printable("a\tb\n\x1b[2J\x07é") == "a\tb\n\\x1b[2J\\x07é"
