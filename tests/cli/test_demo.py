@@ -31,7 +31,7 @@ def test_demo_saves_model_plot_and_state(demo):
         assert (folder / "runs/demo" / name).stat().st_size > 0
 
 
-def test_the_printed_command_goes_on_with_the_completion(demo):
+def test_the_printed_command_goes_on_with_the_completion(demo, in_process):
     folder, result = demo
     command = result.stdout.rstrip().splitlines()[-1].strip()
     assert "generate" in command
@@ -40,6 +40,10 @@ def test_the_printed_command_goes_on_with_the_completion(demo):
     assert continued.returncode == 0, continued.stderr
     shown = result.stdout.split('a file."""\n', 1)[1]
     assert shown.startswith(continued.stdout[:-2])  # without the newline at the end and half a character
+    by_name = in_process(
+        ["generate", "runs/demo", "--state", "prompt.state", "--max-tokens", 60, "--threads", 1], folder
+    )
+    assert by_name[1] == continued.stdout
 
 
 def test_a_finished_demo_is_shown_again_without_training(demo, in_process):

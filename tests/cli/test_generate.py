@@ -1,12 +1,17 @@
 """Text from a trained model: streamed, resumed from a state, the same whatever the drafter."""
 
+import io
 import json
+import sys
 
 import pytest
 import torch
 
 import runnel as library
+from runnel import codecs
 from runnel.cli import _screen
+from runnel.cli import generate as page
+from runnel.drafters import draft_model
 from runnel.state import State
 from tests.cli.conftest import examples, runnel, shell
 
@@ -30,9 +35,10 @@ def test_a_saved_state_goes_on_with_the_same_text(demo, in_process, tmp_path):
         in_process(["generate", "runs/demo", *PLAIN, "--max-tokens", 25, "--json", "--save-state", saved], demo[0]),
         in_process(["generate", "runs/demo", "--state", saved, *rest, "--json"], demo[0]),
     )
-    tokens = [json.loads(out)["samples"][0]["tokens"] for _, out, _ in runs]
-    assert len(tokens[0]) == 60
-    assert tokens[0] == tokens[1] + tokens[2]
+    whole, first, second = [json.loads(out)["samples"][0] for _, out, _ in runs]
+    assert len(whole["tokens"]) == 60
+    assert whole["tokens"] == first["tokens"] + second["tokens"]
+    assert whole["logprobs"] == pytest.approx(first["logprobs"] + second["logprobs"], abs=1e-3)
 
 
 def test_a_drafter_does_not_change_the_text(demo, in_process):
@@ -71,6 +77,8 @@ def test_prompt_from_stdin_is_the_prompt_as_an_argument(demo, in_process):
         (["runs/demo", "--state", "bare.state"], "give a --prompt"),
         (["runs/demo", "--top-p", "3"], "top_p must lie in (0, 1]; got 3.0"),
         (["runs/demo", "--max-tokens", "many"], "--max-tokens"),
+        (["runs/demo", "--threads", "0"], "--threads must be at least 1"),
+        (["runs/demo", "--drafter", "draft_model"], "--drafter runs/SMALLER"),
         (["runs/demo", "--n", "2", "--save-state", "x"], "--n must be"),
     ],
 )
@@ -90,6 +98,25 @@ def test_a_closed_pipe_ends_quietly(demo):
     result = shell(line, demo[0])
     assert result.stdout.endswith("141\n")
     assert result.stderr == ""
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_drafted_tokens_are_green_on_a_terminal_and_the_prompt_is_dim(demo, monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setattr("sys.stdout", Terminal())
+    path = demo[0] / "runs/demo"
+    model, codec = page.load_run(path), codecs.load(path)
+    written = page.stream(
+        model, codec, codec.encode("ab"), max_new_tokens=9, temperature=0, drafter=draft_model.Config(model)
+    )
+    assert written.stats["accepted"] > 0
+    assert sys.stdout.getvalue().startswith("\x1b[2mab\x1b[0m")
+    assert "\x1b[32m" in sys.stdout.getvalue()
 
 
 def test_control_characters_are_spelled_out_for_a_terminal():

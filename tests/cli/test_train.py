@@ -2,9 +2,9 @@
 
 import json
 import math
+import shlex
 import signal
 import subprocess
-import sys
 import time
 
 import pytest
@@ -166,12 +166,14 @@ def test_divergence_is_the_machines_turn(folder, in_process):
     assert "last good checkpoint" in error.splitlines()[-1]
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="/dev/full is a file of Linux")
-def test_a_full_disk_is_one_line(folder):
-    full = shell("runnel methods --json > /dev/full", folder)
+def test_a_full_disk_is_one_line_and_with_more_room_the_same_command_goes_on(folder, in_process):
+    """A limit on the size of files stands for the full disk: writing fails in the same way."""
+    arguments = [str(part) for part in ("train", "text.txt", *SMALL, "--steps", 3, "--out", "full")]
+    full = shell(f"ulimit -f 8; runnel {shlex.join(arguments)}", folder)
     assert full.returncode == 1
-    assert full.stderr.startswith("runnel: ")
-    assert full.stderr.count("\n") == 1
+    assert full.stderr.splitlines()[-1].startswith("runnel: the checkpoint of step 0 could not be saved in full")
+    assert "Traceback" not in full.stderr
+    assert in_process(arguments, folder)[0] == 0
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("90s", 90), ("1.5m", 90), ("2h", 7200), (" 5 m ", 300)])

@@ -29,9 +29,7 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
             code = exit_code(error)
             if code is None or os.environ.get("RUNNEL_TRACEBACK"):
                 raise
-            if code == PIPE:
-                _forget_stdout()
-            else:
+            if code != PIPE:  # the reader has gone (`| head`), and with it the need to say anything
                 say(message(error))
             raise typer.Exit(code) from None
 
@@ -63,8 +61,3 @@ def message(error: BaseException) -> str:
 def say(text: str) -> None:
     """One line to standard error, with the name of the program before it."""
     print(f"runnel: {text}", file=sys.stderr)
-
-
-def _forget_stdout() -> None:
-    """The reader of a pipe has gone (`| head`); without this Python complains once more when it ends."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -22,6 +22,17 @@ SAMPLE = 8 << 20
 """Bytes of the training text that n-grams count; a longer text gives them its last so many."""
 
 
+def set_threads(threads: int | None) -> None:
+    """Use so many CPU threads from here on; as many as PyTorch likes when None."""
+    import torch
+
+    if threads is None:
+        return
+    if threads < 1:
+        raise ValueError(f"--threads must be at least 1; got {threads}")
+    torch.set_num_threads(threads)
+
+
 def fit(
     model: Model,
     source: Source,

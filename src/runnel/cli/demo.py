@@ -53,10 +53,7 @@ def command(
     Stopped with Ctrl-C, the same command goes on. A folder with a finished demo
     is shown again without training; --fresh trains anew.
     """
-    import torch
-
-    if threads is not None:
-        torch.set_num_threads(threads)
+    _training.set_threads(threads)
     with contextlib.redirect_stdout(sys.stderr) if json else contextlib.nullcontext():
         findings = tell(out, seconds, seed, fresh)
     if json:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from runnel.cli import _continuation, _screen
+from runnel.cli import _continuation, _screen, _training
 
 if TYPE_CHECKING:
     from runnel.codecs import Codec
@@ -54,12 +54,9 @@ def command(
     Only the continuation goes to standard output. With a drafter, what was drafted
     and accepted is green on a terminal; the text is the same without it.
     """
-    import torch
-
     from runnel import codecs
 
-    if threads is not None:
-        torch.set_num_threads(threads)
+    _training.set_threads(threads)
     model, codec = load_run(run), codecs.load(run)
     text = _prompt(prompt, prompt_file)
     start, before = (None, []) if state is None else _continuation.load(_found(state, run), model)
@@ -180,6 +177,8 @@ def _prompt(text: str | None, file: str | None) -> str | None:
 
 def _drafter(name: str | None) -> Any:
     """A drafter's name as it is; the folder of a model as a drafter."""
+    if name == "draft_model":
+        raise ValueError("the drafter draft_model is given by the folder of its model: --drafter runs/SMALLER")
     if name is None or not (Path(name) / "config.json").is_file():
         return name
     from runnel.drafters import draft_model

@@ -91,8 +91,6 @@ def command(
     Ctrl-C saves and says how to go on. The run's folder holds config.json and
     model.safetensors (for `runnel generate`), metrics.jsonl and checkpoints/.
     """
-    import torch
-
     from runnel import data
     from runnel.train import TrainConfig
 
@@ -115,8 +113,7 @@ def command(
         tensorboard=tensorboard,
         seed=seed,
     )
-    if threads is not None:
-        torch.set_num_threads(_positive(threads, "--threads"))
+    _training.set_threads(threads)
     folder = Path("runs", _name(source)) if out is None else out
     chosen = _codec(source, codec, vocab_size, tokenizer, folder / "spool", valid_fraction)
     with _screen.working(f"reading {source}"):
@@ -173,12 +170,6 @@ def _budget(steps: int | None, budget: str | None) -> float | None:
     if budget is not None:
         return parse_seconds(budget, "--budget")
     return None if steps is not None else 300.0
-
-
-def _positive(number: int, option: str) -> int:
-    if number < 1:
-        raise ValueError(f"{option} must be at least 1; got {number}")
-    return number
 
 
 def _name(source: str) -> str:
