@@ -59,10 +59,11 @@ def test_several_texts_differ_and_the_first_is_the_single_one(demo, in_process):
 
 
 def test_prompt_from_stdin_is_the_prompt_as_an_argument(demo, in_process):
-    rest = ("--max-tokens", 20, "--threads", 1)
+    rest = ("--max-tokens", 20, "--threads", 1, "--json")
     piped = runnel("generate", "runs/demo", "--prompt-file", "-", *rest, cwd=demo[0], stdin="import")
     assert piped.returncode == 0, piped.stderr
-    assert piped.stdout == in_process(["generate", "runs/demo", "--prompt", "import", *rest], demo[0])[1]
+    _, given, _ = in_process(["generate", "runs/demo", "--prompt", "import", *rest], demo[0])
+    assert json.loads(piped.stdout)["samples"] == json.loads(given)["samples"]
 
 
 @pytest.mark.parametrize(
@@ -112,7 +113,13 @@ def test_drafted_tokens_are_green_on_a_terminal_and_the_prompt_is_dim(demo, monk
     path = demo[0] / "runs/demo"
     model, codec = page.load_run(path), codecs.load(path)
     written = page.stream(
-        model, codec, codec.encode("ab"), max_new_tokens=9, temperature=0, drafter=draft_model.Config(model)
+        model,
+        codec,
+        codec.encode("ab"),
+        _screen.TextOut(),
+        max_new_tokens=9,
+        temperature=0,
+        drafter=draft_model.Config(model),
     )
     assert written.stats["accepted"] > 0
     assert sys.stdout.getvalue().startswith("\x1b[2mab\x1b[0m")

@@ -40,14 +40,17 @@ def print_json(content: Any) -> None:
 
 
 class TextOut:
-    """Standard output for text as it is made: as it is into a pipe; coloured and made harmless on a terminal."""
+    """Standard output for text as it is made: coloured and made harmless on a terminal; into a pipe exactly as it is,
+    or without control characters when it is not `raw`.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, raw: bool = True) -> None:
+        self.raw = raw
         self.console = Console(highlight=False) if sys.stdout.isatty() else None
 
     def write(self, text: str, style: str = "") -> None:
         if self.console is None:
-            sys.stdout.write(text)
+            sys.stdout.write(text if self.raw else printable(text))
         else:
             self.console.print(Text(printable(text), style=style), end="", soft_wrap=True)
         sys.stdout.flush()

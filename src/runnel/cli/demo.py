@@ -141,7 +141,8 @@ def complete(model: Model, codec: Codec, folder: Path) -> None:
     _continuation.save(folder / "prompt.state", generation.generate(model, [prompt], 0).state, prompt[-1])
     if not sys.stdout.isatty():
         print(PROMPT, end="")  # a terminal shows it anyway, dimmed
-    written = generate.stream(model, codec, prompt, max_new_tokens=COMPLETION, temperature=0.8)
+    out = _screen.TextOut(raw=False)
+    written = generate.stream(model, codec, prompt, out, max_new_tokens=COMPLETION, temperature=0.8)
     print(f"[{generate.stats_line(written)}]")
 
 

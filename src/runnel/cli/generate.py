@@ -77,7 +77,7 @@ def command(
         "state": start if start is None or n == 1 else start.fork([0] * n),
     }
     if n == 1 and not json:
-        written = stream(model, codec, tokens, **options)
+        written = stream(model, codec, tokens, _screen.TextOut(), **options)
     else:
         written = with_bar(model, [tokens] * n, **options)
         _print_all(written, codec, json)
@@ -101,11 +101,11 @@ def load_run(folder: Path) -> Model:
     return runnel.load(folder).eval()
 
 
-def stream(model: Model, codec: Codec, tokens: list[int], **options: Any) -> Generation:
+def stream(model: Model, codec: Codec, tokens: list[int], out: _screen.TextOut, **options: Any) -> Generation:
     """Generate one text, printing it as it is written."""
     from runnel import generation
 
-    out, characters = _screen.TextOut(), codec.stream()
+    characters = codec.stream()
     out.decorate(codec.decode(tokens), "dim")
     with ExitStack() as reading:
         if len(tokens) > LONG_PROMPT:
