@@ -8,9 +8,10 @@ Paper: "Transformers are RNNs: Fast Autoregressive Transformers with Linear Atte
 | code | paper |
 |---|---|
 | memory (B, H, K, V+1) | s and z: the normaliser is one more value column, of ones |
+| conv | width of the causal convolution of the input; 1: only a scale per channel |
 
-Deviates: no positions are added to the input (the paper's models learn absolute ones); put it beside attention or a
-convolution where order matters.
+Deviates: a sum over the past has no order of its own. The paper adds learned absolute positions to the input, which end
+somewhere; here a short causal convolution tells neighbours apart at any length, as in the linear recurrences since.
 """
 
 from __future__ import annotations
@@ -19,11 +20,13 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import elu, pad
 
 from runnel.lineage import Lineage
-from runnel.mixer import Mixer, head_width, linear
+from runnel.mixer import Mixer, head_width, linear, parameter
+from runnel.ops import conv
 from runnel.ops.outer import outer_scan
 
 PAPERS = {"Transformers are RNNs: Fast Autoregressive Transformers with Linear Attention": "2006.16236"}
@@ -32,30 +35,41 @@ PAPERS = {"Transformers are RNNs: Fast Autoregressive Transformers with Linear A
 @dataclass(frozen=True)
 class Config:
     head_dim: int | None = None
+    conv: int = 4
 
 
 class State(NamedTuple):
+    tail: Tensor  # (B, W-1, D)
     memory: Tensor  # (B, H, K, V+1)
 
 
 class LinearAttention(Mixer):
+    variants = ({"conv": 1},)
+
     def __init__(self, d_model: int, config: Config) -> None:
         super().__init__()
         self.width = head_width(d_model, config.head_dim, target=32)
         self.heads = d_model // self.width
+        self.conv_weight = parameter(conv.initial_filters(d_model, config.conv))
         self.qkv = linear(d_model, 3 * d_model)
         self.out = linear(d_model, d_model)
 
     def init_state(self, batch_size: int) -> State:
-        return State(self.zeros(batch_size, self.heads, self.width, self.width + 1))
+        d_model, width = self.conv_weight.shape
+        memory = self.zeros(batch_size, self.heads, self.width, self.width + 1)
+        return State(self.zeros(batch_size, width - 1, d_model), memory)
 
-    def forward(self, x: Tensor, state: State, lineage: Lineage) -> tuple[Tensor, State]:
+    def forward(
+        self, x: Float[Tensor, "B T D"], state: State, lineage: Lineage
+    ) -> tuple[Float[Tensor, "B T D"], State]:
+        x, tail = conv.causal_conv(x, self.conv_weight, None, state.tail, lineage)
         q, k, v = self._project(x)
         y, memory = outer_scan(q, k, pad(v, (0, 1), value=1.0), x.new_zeros(*x.shape[:2], 1), state.memory, lineage)
         normaliser = y[..., -1:].clamp(min=torch.finfo(y.dtype).tiny)  # zero only at padding that nothing precedes
-        return self.out((y[..., :-1] / normaliser).flatten(-2)), State(memory)
+        return self.out((y[..., :-1] / normaliser).flatten(-2)), State(tail, memory)
 
-    def reference(self, x: Tensor) -> Tensor:
+    def reference(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
+        x, _ = conv.reference(x, self.conv_weight, None, self.init_state(x.shape[0]).tail)
         q, k, v = self._project(x)
         s, z, outputs = x.new_zeros(()), x.new_zeros(()), []
         for t in range(x.shape[1]):
