@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import time
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,8 @@ import torch
 import runnel
 from runnel import catalog, train
 from runnel.codecs.bytes import Bytes
-from runnel.data import open_source
+from runnel.data import open_source, text
 from runnel.data.baselines import ngram
-from runnel.data.text import Text
 from runnel.storage import read_json, write_json
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -59,7 +59,7 @@ def run(name: str, data: str, folder: str, seconds: float) -> dict[str, Any]:
     return found
 
 
-def progress(name: str):
+def progress(name: str) -> Callable[[train.StepReport], None]:
     """A line every hundred steps."""
 
     def report(step: train.StepReport) -> None:
@@ -111,11 +111,12 @@ def main() -> None:
         jobs = [pool.submit(run, name, options.data, options.folder, options.seconds) for name in names]
         runs = [job.result() for job in jobs]
     source = open_source(options.data, Bytes(), length=LENGTH, batch_size=BATCH, valid_fraction=0.1)
-    assert isinstance(source, Text)
-    text = table(runs, ngram.bits_per_byte(*source.sample(limit=1 << 40), order=5))
-    print(text)
+    assert isinstance(source, text.Source)
+    train_part, held_out = source.sample(limit=1 << 40)
+    result = table(runs, ngram.bits_per_byte(train_part, held_out, order=5))
+    print(result)
     if not options.only:
-        write_section("learning", text)
+        write_section("learning", result)
 
 
 if __name__ == "__main__":
