@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import io
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -28,7 +29,7 @@ def run(arguments: Sequence[str]) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that is not UTF-8 must not end a run
     try:
-        return application()(list(arguments), prog_name="runnel", standalone_mode=False) or 0
+        return application()(list(arguments) or ["--help"], prog_name="runnel", standalone_mode=False) or 0
     except Exception as error:
         # Usage errors are click's own or typer's copies of them, by version; both have these.
         if not hasattr(error, "format_message"):
@@ -41,9 +42,9 @@ def run(arguments: Sequence[str]) -> int:
 def application() -> typer.Typer:
     """All commands. Every file of this folder that does not begin with an underscore is one."""
     app = typer.Typer(
-        add_completion=False, no_args_is_help=False, rich_markup_mode="rich", pretty_exceptions_enable=False, help=HELP
+        add_completion=False, no_args_is_help=False, rich_markup_mode="rich", pretty_exceptions_enable=False
     )
-    app.callback(invoke_without_command=True)(_top)
+    app.callback(help=HELP)(_top)
     for name in command_names():
         module = importlib.import_module(f"runnel.cli.{name}")
         app.command(name)(guarded(module.command))
@@ -54,14 +55,16 @@ def command_names() -> list[str]:
     return sorted(path.stem for path in Path(__file__).parent.glob("*.py") if not path.stem.startswith("_"))
 
 
-def _top(
-    context: typer.Context,
-    version: bool = typer.Option(False, "--version", help="Print the version and exit."),
-) -> None:
-    if version:
-        from importlib.metadata import version as version_of
+def _print_version(asked: bool) -> bool:
+    if asked:
+        print(version("runnel"))
+        raise typer.Exit
+    return asked
 
-        print(version_of("runnel"))
-    elif context.invoked_subcommand is None:
-        with contextlib.suppress(BrokenPipeError):
-            print(context.get_help())
+
+def _top(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Options of `runnel` itself."""
