@@ -1,12 +1,18 @@
 """Runnel: autoregressive sequence models of any architecture, whose state is a plain value."""
 
-from runnel.catalog import methods
-from runnel.generation import Generation, generate
-from runnel.lineage import Lineage
-from runnel.model import Model, ModelConfig, build, load, save
-from runnel.state import State
-from runnel.tree import DraftTree, Verification
-from runnel.types import IGNORE, Batch
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from runnel.catalog import methods
+    from runnel.generation import Generation, generate
+    from runnel.lineage import Lineage
+    from runnel.model import Model, ModelConfig, build, load, save
+    from runnel.state import State
+    from runnel.tree import DraftTree, Verification
+    from runnel.types import IGNORE, Batch
 
 __version__ = "0.1.0"
 __all__ = [
@@ -25,3 +31,20 @@ __all__ = [
     "methods",
     "save",
 ]
+_HOMES = {
+    "catalog": ("methods",),
+    "generation": ("Generation", "generate"),
+    "lineage": ("Lineage",),
+    "model": ("Model", "ModelConfig", "build", "load", "save"),
+    "state": ("State",),
+    "tree": ("DraftTree", "Verification"),
+    "types": ("IGNORE", "Batch"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for when it is asked for: `runnel --help` need not wait seconds for PyTorch."""
+    for module, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(f"runnel.{module}"), name)
+    raise AttributeError(f"module 'runnel' has no attribute {name!r}")
