@@ -1,10 +1,23 @@
 """Fixtures for all tests."""
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 
+import jaxtyping
 import pytest
 import torch
+
+HOUSE = Path(find_spec("runnel").origin).parent
+CHECKED = [
+    f"runnel.{room}.{page.stem}"
+    for room in ("ops", "mixers", "blocks", "heads")
+    for page in sorted((HOUSE / room).glob("*.py"))
+    if "from jaxtyping import" in page.read_text(encoding="utf-8")
+]
+"""Pages whose shapes are checked at every call. Other rooms tell their users themselves what is wrong."""
+
+jaxtyping.install_import_hook(CHECKED, "beartype.beartype")
 
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
 

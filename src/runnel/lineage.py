@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 FROM_STATE = -1
@@ -32,17 +33,17 @@ FROM_ZERO = -2
 class Lineage:
     """Parents of the tokens of one call of B rows and T columns. Make one with the constructors below.
 
-    start: (B,) int64, tokens that each row had seen before this call (the model fills it in from the state).
-    reset: (B, T) bool or None; true where a chain starts afresh from the zero state.
-    valid: (B, T) bool or None; false where a column is padding.
-    parents: (B, T) int64 or None; set only for a tree, a parent's column being left of its children's.
+    start: tokens that each row had seen before this call (the model fills it in from the state).
+    reset: true where a chain starts afresh from the zero state.
+    valid: false where a column is padding.
+    parents: set only for a tree, a parent's column being left of its children's.
     """
 
-    start: Tensor
+    start: Int[Tensor, "B"]
     length: int
-    reset: Tensor | None = None
-    valid: Tensor | None = None
-    parents: Tensor | None = None
+    reset: Bool[Tensor, "B T"] | None = None
+    valid: Bool[Tensor, "B T"] | None = None
+    parents: Int[Tensor, "B T"] | None = None
 
     # ---- constructors -------------------------------------------------------------------------------------------
 
@@ -52,14 +53,14 @@ class Lineage:
         return Lineage(torch.zeros(batch_size, dtype=torch.long, device=device), length)
 
     @staticmethod
-    def padded(valid: Tensor) -> Lineage:
-        """Rows padded on the left, on the right or anywhere. valid: (B, T) bool, false at padding."""
+    def padded(valid: Bool[Tensor, "B T"]) -> Lineage:
+        """Rows padded on the left, on the right or anywhere. valid: false at padding."""
         _require(valid, "valid", torch.bool)
         return Lineage(_zeros(valid), valid.shape[1], valid=valid)
 
     @staticmethod
-    def packed(segments: Tensor) -> Lineage:
-        """Several documents in a row. segments: (B, T) int64, constant inside a document; negative marks padding.
+    def packed(segments: Int[Tensor, "B T"]) -> Lineage:
+        """Several documents in a row. segments: constant inside a document; negative marks padding.
 
         The first document of a row continues the incoming state; every later one starts from the zero state. The state
         that the call returns is that of the row's last document.
@@ -72,16 +73,16 @@ class Lineage:
         return Lineage(_zeros(segments), segments.shape[1], reset=reset, valid=None if bool(valid.all()) else valid)
 
     @staticmethod
-    def tree(parents: Tensor, valid: Tensor | None = None) -> Lineage:
-        """A draft tree. parents: (B, T) int64, each the column of the parent (left of the node) or -1 for a root."""
+    def tree(parents: Int[Tensor, "B T"], valid: Bool[Tensor, "B T"] | None = None) -> Lineage:
+        """A draft tree. parents: each the column of the parent (left of the node) or -1 for a root."""
         _require(parents, "parents", torch.long)
         columns = torch.arange(parents.shape[1], device=parents.device)
         if bool(((parents >= columns) | (parents < FROM_STATE)).any()):
             raise ValueError("parents must lie left of their children, or be -1 for a root")
         return Lineage(_zeros(parents), parents.shape[1], valid=valid, parents=parents)
 
-    def at(self, start: Tensor) -> Lineage:
-        """The same lineage for rows that have already seen `start` (B,) tokens."""
+    def at(self, start: Int[Tensor, "B"]) -> Lineage:
+        """The same lineage for rows that have already seen `start` tokens."""
         return replace(self, start=start)
 
     def to(self, device: torch.device | str) -> Lineage:
@@ -105,16 +106,16 @@ class Lineage:
         return self.start.shape[0]
 
     @cached_property
-    def segment(self) -> Tensor:
-        """(B, T) int64: how many resets happened up to and at this column of a chain."""
+    def segment(self) -> Int[Tensor, "B T"]:
+        """How many resets happened up to and at this column of a chain."""
         assert not self.is_tree
         if self.reset is None:
             return torch.zeros(self.batch_size, self.length, dtype=torch.long, device=self.start.device)
         return self.reset.cumsum(1)
 
     @cached_property
-    def ancestors(self) -> Tensor:
-        """(B, T, T) bool: column j is an ancestor of column t, or t itself. Never true for padding j != t."""
+    def ancestors(self) -> Bool[Tensor, "B T T"]:
+        """Column j is an ancestor of column t, or t itself. Never true for padding j != t."""
         eye = torch.eye(self.length, dtype=torch.bool, device=self.start.device)
         if self.parents is None:
             seen = torch.ones_like(eye).tril() & (self.segment[:, :, None] == self.segment[:, None, :])
@@ -122,15 +123,15 @@ class Lineage:
         return _closure(self.parents) | eye
 
     @cached_property
-    def from_state(self) -> Tensor:
-        """(B, T) bool: the token's path begins at the incoming state (no reset on it)."""
+    def from_state(self) -> Bool[Tensor, "B T"]:
+        """The token's path begins at the incoming state (no reset on it)."""
         if self.is_tree:
             return torch.ones_like(self.start)[:, None].expand(-1, self.length).bool()
         return self.segment == 0
 
     @cached_property
-    def positions(self) -> Tensor:
-        """(B, T) int64: how many tokens precede this one in its document. Arbitrary (but in range) at padding."""
+    def positions(self) -> Int[Tensor, "B T"]:
+        """How many tokens precede this one in its document. Arbitrary (but in range) at padding."""
         if self.is_plain:
             return self.start[:, None] + torch.arange(self.length, device=self.start.device)
         if self.is_tree:
@@ -142,16 +143,16 @@ class Lineage:
         return before + self.start[:, None] * self.from_state
 
     @cached_property
-    def end(self) -> Tensor:
-        """(B,) int64: tokens seen by each row after a chain, since its last reset."""
+    def end(self) -> Int[Tensor, "B"]:
+        """Tokens seen by each row after a chain, since its last reset."""
         assert not self.is_tree
         valid = self._valid()
         in_last = self.segment == self.segment[:, -1:]
         return (valid & in_last).sum(1) + self.start * self.from_state[:, -1]
 
     @cached_property
-    def parent_columns(self) -> Tensor:
-        """(B, T) int64: the parent's column, `FROM_STATE` or `FROM_ZERO`. Arbitrary (but in range) at padding."""
+    def parent_columns(self) -> Int[Tensor, "B T"]:
+        """The parent's column, `FROM_STATE` or `FROM_ZERO`. Arbitrary (but in range) at padding."""
         if self.parents is not None:
             return self.parents
         columns = torch.arange(self.length, device=self.start.device).expand(self.batch_size, -1)
@@ -160,15 +161,15 @@ class Lineage:
         return parent if self.reset is None else torch.where(self.reset, FROM_ZERO, parent)
 
     @cached_property
-    def levels(self) -> list[tuple[Tensor, Tensor]]:
+    def levels(self) -> list[tuple[Int[Tensor, "M"], Int[Tensor, "M"]]]:
         """A tree's nodes by depth: for each depth the (rows, columns) of its nodes, padding left out."""
         depth = self.ancestors.sum(-1) - 1
         depth = depth if self.valid is None else depth.masked_fill(~self.valid, -1)
         deepest = int(depth.max()) if depth.numel() else -1
         return [(where[0], where[1]) for d in range(deepest + 1) if (where := (depth == d).nonzero(as_tuple=True))]
 
-    def taps(self, width: int) -> Tensor:
-        """(B, T, width) int64, width >= 2: the token itself and its width-1 nearest ancestors, nearest first.
+    def taps(self, width: int) -> Int[Tensor, "B T {width}"]:
+        """For width >= 2, the token itself and its width-1 nearest ancestors, nearest first.
 
         Indices point into the concatenation of a tail (the width-1 tokens before the call, oldest first), the T tokens
         of the call, and one zero row at the end for ancestors that do not exist.
@@ -179,8 +180,8 @@ class Lineage:
             taps.append(parent.gather(1, taps[-1]))
         return torch.stack(taps, dim=-1)
 
-    def last_taps(self, width: int) -> Tensor:
-        """(B, width-1) int64: the tail after a chain, oldest first, indexed as in `taps`."""
+    def last_taps(self, width: int) -> Int[Tensor, "B {width}-1"]:
+        """The tail after a chain, oldest first, indexed as in `taps`."""
         assert not self.is_tree
         parent = self._extended_parents(width)
         columns = torch.arange(self.length, device=parent.device).expand(self.batch_size, -1)

@@ -11,6 +11,7 @@ import math
 from typing import Any, ClassVar
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from runnel.lineage import Lineage
@@ -39,12 +40,14 @@ class Mixer(nn.Module):
         """The zero state of `batch_size` rows, in at least float32."""
         raise NotImplementedError
 
-    def forward(self, x: Tensor, state: Memory, lineage: Lineage) -> tuple[Tensor, Memory]:
-        """x (B, T, D) -> y (B, T, D) and the state after the last token (pending after a tree)."""
+    def forward(
+        self, x: Float[Tensor, "B T D"], state: Memory, lineage: Lineage
+    ) -> tuple[Float[Tensor, "B T D"], Memory]:
+        """The outputs and the state after the last token (pending after a tree)."""
         raise NotImplementedError
 
-    def reference(self, x: Tensor) -> Tensor:
-        """The literal loop of the paper over one fresh sequence: x (B, T, D) -> y (B, T, D). Slow and obvious."""
+    def reference(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
+        """The literal loop of the paper over fresh rows. Slow and obvious."""
         raise NotImplementedError
 
     def zeros(self, *shape: int) -> Tensor:
@@ -63,7 +66,7 @@ class RMSNorm(nn.RMSNorm):
     def __init__(self, width: int, eps: float = 1e-6) -> None:
         super().__init__(width, eps=eps)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
         return super().forward(x.to(self.weight.dtype))
 
 
@@ -93,7 +96,7 @@ def head_width(d_model: int, asked: int | None, target: int = 64) -> int:
     return max(fits, default=d_model)
 
 
-def log_uniform_inverse_softplus(count: int, low: float, high: float) -> Tensor:
-    """(count,) biases b with softplus(b) log-uniform in [low, high]: the step sizes of Mamba and its kin."""
+def log_uniform_inverse_softplus(count: int, low: float, high: float) -> Float[Tensor, "{count}"]:
+    """Biases b with softplus(b) log-uniform in [low, high]: the step sizes of Mamba and its kin."""
     step = torch.exp(torch.rand(count) * (math.log(high) - math.log(low)) + math.log(low))
     return step + torch.log(-torch.expm1(-step))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from runnel import catalog, patterns
@@ -21,6 +22,7 @@ from runnel.mixer import Mixer, RMSNorm, linear
 from runnel.state import Memory, PendingState, State
 from runnel.storage import read_json, read_tensors, write_json, write_tensors
 from runnel.tree import DraftTree, Verification
+from runnel.types import Elements
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,9 @@ class Layer(nn.Module):
             self.block_norm = RMSNorm(d_model)
             self.block = _make("blocks", spec.block, nn.Module, d_model)
 
-    def forward(self, x: Tensor, memory: Memory, lineage: Lineage) -> tuple[Tensor, Memory]:
+    def forward(
+        self, x: Float[Tensor, "B T D"], memory: Memory, lineage: Lineage
+    ) -> tuple[Float[Tensor, "B T D"], Memory]:
         y, memory = self.mixer(self.mixer_norm(x), memory, lineage)
         x = x + y
         if self.block is not None:
@@ -116,11 +120,9 @@ class Model(nn.Module):
         )
 
     def forward(
-        self, inputs: Tensor, state: State | None = None, lineage: Lineage | None = None
-    ) -> tuple[Tensor, State]:
-        """Head parameters (for tokens: logits (B, T, V)) and the next state.
-
-        inputs: (B, T) int64 tokens, or (B, T, C) float values.
+        self, inputs: Elements, state: State | None = None, lineage: Lineage | None = None
+    ) -> tuple[Float[Tensor, "B T P"], State]:
+        """Head parameters (for tokens: logits) and the next state.
 
         The state that was passed in stays valid. lineage: padded or packed rows; an ordinary sequence when left out.
         """
@@ -130,9 +132,9 @@ class Model(nn.Module):
         return self.head(hidden), state
 
     def features(
-        self, inputs: Tensor, state: State | None = None, lineage: Lineage | None = None
-    ) -> tuple[Tensor, State]:
-        """As `forward`, but the normalised hidden vectors (B, T, D) that the head sees."""
+        self, inputs: Elements, state: State | None = None, lineage: Lineage | None = None
+    ) -> tuple[Float[Tensor, "B T D"], State]:
+        """As `forward`, but the normalised hidden vectors that the head sees."""
         self._check_inputs(inputs)
         batch_size, length = inputs.shape[:2]
         state = self.init_state(batch_size) if state is None else state

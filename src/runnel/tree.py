@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from runnel.lineage import Lineage
@@ -49,15 +50,15 @@ class DraftTree:
 
 @dataclass(frozen=True, eq=False)
 class TreeLayout:
-    """A draft tree as (B, T): columns (N,) says where each flat node stands in its row."""
+    """A draft tree as padded rows: `columns` says where each flat node stands in its row."""
 
     tree: DraftTree
-    columns: Tensor
+    columns: Int[Tensor, "N"]
     batch_size: int
     width: int
 
-    def padded(self, values: Tensor, fill: int) -> Tensor:
-        """(N,) flat values as (B, T)."""
+    def padded(self, values: Int[Tensor, "N"], fill: int) -> Int[Tensor, "B T"]:
+        """Flat values as padded rows."""
         out = torch.full((self.batch_size, self.width), fill, dtype=values.dtype)
         out[self.tree.rows, self.columns] = values
         return out
@@ -72,9 +73,9 @@ class TreeLayout:
 class Verification:
     """What a model says of a draft tree.
 
-    logits: (N, V), after each node. hidden: (N, D), the vectors that the head saw. pending: for `State.commit`.
+    logits: after each node. hidden: the vectors that the head saw. pending: for `State.commit`.
     """
 
-    logits: Tensor
-    hidden: Tensor
+    logits: Float[Tensor, "N V"]
+    hidden: Float[Tensor, "N D"]
     pending: PendingState

@@ -9,16 +9,28 @@ Shape letters, used in every docstring and signature:
 | N | nodes of a draft tree, flat over all rows; in Mamba pages also the state size per channel |
 | D | model width (channels) |
 | H | heads |
+| G | key and value heads of grouped attention |
 | K, V | key and value width of a head; V alone is also the vocabulary where logits are meant |
+| C | channels of a value; in `ops/paths.py`, tokens of a chunk |
+| P | parameters of a distribution |
+| M | rows of one step, of whatever batch or tree they come from |
 | S | tokens held by an attention memory |
 | W | taps of a short convolution |
+
+Signatures say shapes in jaxtyping's words: `Float[Tensor, "B T D"]`; `#H` may be 1 where others have H, `*B` is any
+number of axes. Nothing is checked at run time; the tests check every call into ops, mixers, blocks and
+heads (`tests/conftest.py`).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from jaxtyping import Float, Int
 from torch import Tensor
+
+Elements = Int[Tensor, "B T"] | Float[Tensor, "B T C"]
+"""What a sequence is made of: int64 tokens, or float values."""
 
 IGNORE = -100
 """Target value that carries no loss (the value that PyTorch's cross-entropy ignores by default)."""
@@ -28,15 +40,13 @@ IGNORE = -100
 class Batch:
     """One training or scoring batch.
 
-    inputs: (B, T) int64 tokens, or (B, T, C) float values.
-    targets: (B, T) int64, `IGNORE` where there is no loss; or (B, T, C) float values.
-    segments: (B, T) int64, constant inside a document; where it changes, the state starts from zero. None: one
-        document a row.
+    targets: `IGNORE` where there is no loss of a token.
+    segments: constant inside a document; where it changes, the state starts from zero. None: one document a row.
     """
 
-    inputs: Tensor
-    targets: Tensor
-    segments: Tensor | None = None
+    inputs: Elements
+    targets: Elements
+    segments: Int[Tensor, "B T"] | None = None
 
     @property
     def n_targets(self) -> int:

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
@@ -51,8 +52,7 @@ class MoE(nn.Module):
         self.up = nn.ModuleList(linear(d_model, 2 * hidden) for _ in range(config.experts))
         self.out = nn.ModuleList(linear(hidden, d_model) for _ in range(config.experts))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x (B, T, D) -> (B, T, D)."""
+    def forward(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
         flat = x.flatten(0, 1)
         weights, chosen = self._route(flat)
         y = torch.zeros_like(flat)
@@ -63,7 +63,7 @@ class MoE(nn.Module):
                 y = y.index_add(0, token, out.to(y.dtype))
         return y.view_as(x)
 
-    def reference(self, x: Tensor) -> Tensor:
+    def reference(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
         """Token by token: every expert, then the best few."""
         y = torch.zeros_like(x)
         for b in range(x.shape[0]):

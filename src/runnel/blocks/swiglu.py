@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
@@ -31,12 +32,11 @@ class SwiGLU(nn.Module):
         self.gate_and_value = linear(d_model, 2 * hidden)
         self.out = linear(hidden, d_model)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x (B, T, D) -> (B, T, D)."""
+    def forward(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
         gate, value = self.gate_and_value(x).chunk(2, dim=-1)
         return self.out(silu(gate) * value)
 
-    def reference(self, x: Tensor) -> Tensor:
+    def reference(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
         """Token by token."""
         w, v = self.gate_and_value.weight.chunk(2)
         rows = [self.out.weight @ (silu(w @ token) * (v @ token)) for token in x.flatten(0, 1)]

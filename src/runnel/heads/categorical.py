@@ -1,7 +1,8 @@
-"""Categorical: the distribution of tokens. Its parameters are the logits (B, T, V)."""
+"""Categorical: the distribution of tokens. Its parameters are the logits."""
 
 from __future__ import annotations
 
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import log_softmax
 
@@ -17,21 +18,21 @@ class Categorical(Head):
         self.logits = nn.Linear(d_model, outcomes, bias=False)
         nn.init.normal_(self.logits.weight, std=0.1 * d_model**-0.5)  # starts near the uniform law
 
-    def forward(self, hidden: Tensor) -> Tensor:
+    def forward(self, hidden: Float[Tensor, "*B D"]) -> Float[Tensor, "*B V"]:
         return self.logits(hidden)
 
-    def log_prob(self, parameters: Tensor, target: Tensor) -> Tensor:
-        """target (B, T) int64 -> (B, T); zero where the target is `IGNORE`."""
+    def log_prob(self, parameters: Float[Tensor, "*B V"], target: Int[Tensor, "*B"]) -> Float[Tensor, "*B"]:
+        """Zero where the target is `IGNORE`."""
         scores = log_softmax(parameters.float() if parameters.element_size() < 4 else parameters, dim=-1)
         picked = scores.gather(-1, target.clamp(min=0)[..., None])[..., 0]
         return picked.masked_fill(target == IGNORE, 0.0)
 
-    def sample(self, parameters: Tensor, uniform: Tensor) -> Tensor:
-        """Gumbel-max: uniform (B, T, V) in (0, 1) -> tokens (B, T)."""
+    def sample(self, parameters: Float[Tensor, "*B V"], uniform: Float[Tensor, "*B V"]) -> Int[Tensor, "*B"]:
+        """Gumbel-max."""
         return (parameters - (-uniform.log()).log()).argmax(-1)
 
-    def mean(self, parameters: Tensor) -> Tensor:
+    def mean(self, parameters: Float[Tensor, "*B V"]) -> Int[Tensor, "*B"]:
         return parameters.argmax(-1)
 
-    def quantile(self, parameters: Tensor, level: float) -> Tensor:
+    def quantile(self, parameters: Float[Tensor, "*B V"], level: float) -> Float[Tensor, "*B V"]:
         raise ValueError("categorical outcomes have no order, so no quantiles")

@@ -23,12 +23,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from runnel.lineage import Lineage
 from runnel.mixer import Mixer, RMSNorm, head_width, linear
 from runnel.ops import attend as ops
 from runnel.ops.rope import rope
+from runnel.state import Memory
 
 PAPERS = {
     "Attention Is All You Need": "1706.03762",
@@ -70,12 +72,14 @@ class Attention(Mixer):
     def init_state(self, batch_size: int) -> ops.KeyValues:
         return ops.KeyValues.empty(batch_size, self.groups, self.width, self.out.weight)
 
-    def forward(self, x: Tensor, state: ops.KeyValues, lineage: Lineage) -> tuple[Tensor, ops.KeyValues]:
+    def forward(
+        self, x: Float[Tensor, "B T D"], state: ops.KeyValues, lineage: Lineage
+    ) -> tuple[Float[Tensor, "B T D"], Memory]:
         q, k, v = self._project(x, lineage.positions)
         y, memory = ops.attend(q, k, v, state, lineage, window=self.config.window, sinks=self.config.sinks)
         return self.out(y.flatten(-2)), memory
 
-    def reference(self, x: Tensor) -> Tensor:
+    def reference(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
         q, k, v = self._project(x, torch.arange(x.shape[1])[None])
         return self.out(ops.reference(q, k, v, self.config.window, self.config.sinks).flatten(-2))
 

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import normalize, silu, softplus
 
@@ -73,14 +74,16 @@ class GatedDeltaNet(Mixer):
         tail = self.zeros(batch_size, self.conv_weight.shape[1] - 1, sum(self.sizes))
         return State(tail, self.zeros(batch_size, self.heads, self.key_width, self.value_width))
 
-    def forward(self, x: Tensor, state: State, lineage: Lineage) -> tuple[Tensor, State]:
+    def forward(
+        self, x: Float[Tensor, "B T D"], state: State, lineage: Lineage
+    ) -> tuple[Float[Tensor, "B T D"], State]:
         mixed, tail = conv.causal_conv(self.qkv(x), self.conv_weight, None, state.tail, lineage)
         q, k, v = self._split(mixed)
         beta, log_decay = self._rates(x)
         y, memory = delta_scan(q, k, v, beta, log_decay, state.memory, lineage)
         return self._output(y, x), State(tail, memory)
 
-    def reference(self, x: Tensor) -> Tensor:
+    def reference(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
         zero = self.init_state(x.shape[0])
         q, k, v = self._split(conv.reference(self.qkv(x), self.conv_weight, None, zero.tail)[0])
         beta, log_decay = self._rates(x)

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid, silu
 
@@ -61,12 +62,14 @@ class GatedLinearAttention(Mixer):
     def init_state(self, batch_size: int) -> State:
         return State(self.zeros(batch_size, self.heads, self.key_width, self.value_width))
 
-    def forward(self, x: Tensor, state: State, lineage: Lineage) -> tuple[Tensor, State]:
+    def forward(
+        self, x: Float[Tensor, "B T D"], state: State, lineage: Lineage
+    ) -> tuple[Float[Tensor, "B T D"], State]:
         q, k, v, log_decay = self._project(x)
         y, memory = outer_scan(q, k, v, log_decay, state.memory, lineage)
         return self._output(y, x), State(memory)
 
-    def reference(self, x: Tensor) -> Tensor:
+    def reference(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
         q, k, v, log_decay = self._project(x)
         s, outputs = x.new_zeros(()), []
         for t in range(x.shape[1]):

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import silu, softplus
 
@@ -67,7 +68,9 @@ class Mamba(Mixer):
         tail = self.zeros(batch_size, self.conv_weight.shape[1] - 1, self.inner)
         return State(tail, self.zeros(batch_size, self.inner, self.d_state))
 
-    def forward(self, x: Tensor, state: State, lineage: Lineage) -> tuple[Tensor, State]:
+    def forward(
+        self, x: Float[Tensor, "B T D"], state: State, lineage: Lineage
+    ) -> tuple[Float[Tensor, "B T D"], State]:
         x, z = self.input(x).chunk(2, dim=-1)  # (B, T, E)
         x, tail = conv.causal_conv(x, self.conv_weight, self.conv_bias, state.tail, lineage)
         x = silu(x)
@@ -75,7 +78,7 @@ class Mamba(Mixer):
         y, memory = selective_scan(x, dt, -self.log_a.exp(), b, c, state.memory, lineage)
         return self.out((y + self.skip * x) * silu(z)), State(tail, memory)
 
-    def reference(self, x: Tensor) -> Tensor:
+    def reference(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
         x, z = self.input(x).chunk(2, dim=-1)
         zero = self.init_state(x.shape[0])
         x = silu(conv.reference(x, self.conv_weight, self.conv_bias, zero.tail)[0])

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import silu, softplus
 
@@ -68,14 +69,16 @@ class Mamba2(Mixer):
         tail = self.zeros(batch_size, self.conv_weight.shape[1] - 1, self.mixed)
         return State(tail, self.zeros(batch_size, self.heads, self.d_state, self.width))
 
-    def forward(self, x: Tensor, state: State, lineage: Lineage) -> tuple[Tensor, State]:
+    def forward(
+        self, x: Float[Tensor, "B T D"], state: State, lineage: Lineage
+    ) -> tuple[Float[Tensor, "B T D"], State]:
         z, mixed, dt = self._input(x)
         mixed, tail = conv.causal_conv(mixed, self.conv_weight, self.conv_bias, state.tail, lineage)
         x, b, c = self._split(mixed)
         y, memory = outer_scan(c, b, dt[..., None] * x, -dt * self.log_a.exp(), state.memory, lineage)
         return self._output(y + self.skip * x, z), State(tail, memory)
 
-    def reference(self, x: Tensor) -> Tensor:
+    def reference(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
         z, mixed, dt = self._input(x)
         zero = self.init_state(x.shape[0])
         x, b, c = self._split(conv.reference(mixed, self.conv_weight, self.conv_bias, zero.tail)[0])

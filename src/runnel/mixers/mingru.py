@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from runnel.lineage import Lineage
@@ -56,14 +57,16 @@ class MinGRU(Mixer):
             self.zeros(batch_size, self.conv_weight.shape[1] - 1, self.d_model), self.zeros(batch_size, self.d_state)
         )
 
-    def forward(self, x: Tensor, state: State, lineage: Lineage) -> tuple[Tensor, State]:
+    def forward(
+        self, x: Float[Tensor, "B T D"], state: State, lineage: Lineage
+    ) -> tuple[Float[Tensor, "B T D"], State]:
         x, tail = conv.causal_conv(x, self.conv_weight, None, state.tail, lineage)
         gate, candidate = self.gate_and_candidate(x).chunk(2, dim=-1)
         z = gate.sigmoid()
         h, last = diagonal_scan(1 - z, z * candidate, state.h, lineage)
         return self.out(h), State(tail, last)
 
-    def reference(self, x: Tensor) -> Tensor:
+    def reference(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
         x, _ = conv.reference(
             x, self.conv_weight, None, x.new_zeros(x.shape[0], self.conv_weight.shape[1] - 1, self.d_model)
         )

@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
@@ -70,13 +71,15 @@ class RWKV7(Mixer):
         width = self.width
         return State(self.zeros(batch_size, 1, self.heads * width), self.zeros(batch_size, self.heads, width, width))
 
-    def forward(self, x: Tensor, state: State, lineage: Lineage) -> tuple[Tensor, State]:
+    def forward(
+        self, x: Float[Tensor, "B T D"], state: State, lineage: Lineage
+    ) -> tuple[Float[Tensor, "B T D"], State]:
         before, tail = conv.shift(x, state.tail, lineage)
         r, k, v, rate, erase, log_decay, gate = self._project(x, before)
         y, memory = dplr_scan(r, k, v, -erase, rate * erase, log_decay, state.memory, lineage)
         return self._output(y, r, k, v, gate), State(tail, memory)
 
-    def reference(self, x: Tensor) -> Tensor:
+    def reference(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
         before = torch.cat([torch.zeros_like(x[:, :1]), x[:, :-1]], dim=1)
         r, k, v, rate, erase, log_decay, gate = self._project(x, before)
         s, outputs = self.init_state(x.shape[0]).memory, []  # (B, H, V, K), as the paper writes it

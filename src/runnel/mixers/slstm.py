@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid, silu
 
@@ -73,12 +74,14 @@ class SLSTM(Mixer):
         cell = Cell(*[self.zeros(batch_size, self.d_model) for _ in Cell._fields])
         return State(self.zeros(batch_size, self.conv_weight.shape[1] - 1, self.d_model), cell)
 
-    def forward(self, x: Tensor, state: State, lineage: Lineage) -> tuple[Tensor, State]:
+    def forward(
+        self, x: Float[Tensor, "B T D"], state: State, lineage: Lineage
+    ) -> tuple[Float[Tensor, "B T D"], State]:
         smooth, tail = conv.causal_conv(x, self.conv_weight, None, state.tail, lineage)
         h, cell = unroll(self._step, (self._gates(x, smooth),), state.cell, lineage)
         return self._output(h.to(x.dtype)), State(tail, cell)
 
-    def reference(self, x: Tensor) -> Tensor:
+    def reference(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
         zero = self.init_state(x.shape[0])
         gates = self._gates(x, conv.reference(x, self.conv_weight, None, zero.tail)[0])
         h, c, n, m = zero.cell

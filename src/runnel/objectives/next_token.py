@@ -8,6 +8,7 @@ that position t belongs to. Logits are widened to float32 before the softmax, wh
 
 from __future__ import annotations
 
+from jaxtyping import Float
 from torch import Tensor
 
 from runnel.lineage import Lineage
@@ -17,8 +18,8 @@ from runnel.types import Batch
 PAPERS: dict[str, str] = {}
 
 
-def loss(model: Model, batch: Batch) -> Tensor:
-    """Mean nats per target, a scalar. Raises ValueError when every target of the batch is IGNORE."""
+def loss(model: Model, batch: Batch) -> Float[Tensor, ""]:
+    """Mean nats per target. Raises ValueError when every target of the batch is IGNORE."""
     if batch.n_targets == 0:
         raise ValueError(f"batch must hold at least one target; all {batch.targets.numel()} are IGNORE")
     lineage = None if batch.segments is None else Lineage.packed(batch.segments)

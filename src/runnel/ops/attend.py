@@ -12,6 +12,7 @@ from functools import partial
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import pad, scaled_dot_product_attention
 
@@ -43,8 +44,14 @@ class KeyValues(NamedTuple):
         return cls(k, v, torch.cat(positions))
 
 
-def reference(q: Tensor, k: Tensor, v: Tensor, window: int | None = None, sinks: int = 0) -> Tensor:
-    """The literal loop over fresh rows: q (B, T, H, K), k, v (B, T, G, K), H a multiple of G -> (B, T, H, K)."""
+def reference(
+    q: Float[Tensor, "B T H K"],
+    k: Float[Tensor, "B T G K"],
+    v: Float[Tensor, "B T G K"],
+    window: int | None = None,
+    sinks: int = 0,
+) -> Float[Tensor, "B T H K"]:
+    """The literal loop over fresh rows; H a multiple of G."""
     group = q.shape[2] // k.shape[2]
     y = torch.zeros_like(q)
     for t in range(q.shape[1]):
@@ -56,18 +63,18 @@ def reference(q: Tensor, k: Tensor, v: Tensor, window: int | None = None, sinks:
 
 
 def attend(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
+    q: Float[Tensor, "B T H K"],
+    k: Float[Tensor, "B T G K"],
+    v: Float[Tensor, "B T G K"],
     memory: KeyValues,
     lineage: Lineage,
     window: int | None = None,
     sinks: int = 0,
-) -> tuple[Tensor, Memory]:
-    """q (B, T, H, K); k, v (B, T, G, K), H a multiple of G. A query at position p sees ancestors at positions above
-    p - window (all of them when window is None) and the first `sinks` positions.
+) -> tuple[Float[Tensor, "B T H K"], Memory]:
+    """A query at position p sees ancestors at positions above p - window (all of them when window is None) and the
+    first `sinks` positions. H is a multiple of G.
 
-    Returns y (B, T, H, K) and the grown memory (pending after a tree).
+    Returns the outputs and the grown memory (pending after a tree).
     """
     append = partial(_append, window=window, sinks=sinks)
     y = _attention(q, k, v, memory, lineage, window, sinks)

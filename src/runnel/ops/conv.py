@@ -7,6 +7,7 @@ On a tree, in a packed or in a padded row it reads ancestors, not neighbours.
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from runnel.lineage import Lineage
@@ -14,12 +15,17 @@ from runnel.ops.precision import full_precision
 from runnel.state import Memory, Pending
 
 
-def initial_filters(channels: int, width: int) -> Tensor:
-    """(channels, width) uniform in +-1/sqrt(width), PyTorch's default for a depthwise convolution."""
+def initial_filters(channels: int, width: int) -> Float[Tensor, "{channels} {width}"]:
+    """Uniform in +-1/sqrt(width), PyTorch's default for a depthwise convolution."""
     return (torch.rand(channels, width) * 2 - 1) * width**-0.5
 
 
-def reference(x: Tensor, weight: Tensor, bias: Tensor | None, tail: Tensor) -> tuple[Tensor, Tensor]:
+def reference(
+    x: Float[Tensor, "B T D"],
+    weight: Float[Tensor, "D W"],
+    bias: Float[Tensor, "D"] | None,
+    tail: Float[Tensor, "B W-1 D"],
+) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B W-1 D"]]:
     """The literal loop over an ordinary sequence; arguments as in `causal_conv`."""
     seen = torch.cat([tail, x], dim=1)
     width = weight.shape[-1]
@@ -33,12 +39,15 @@ def reference(x: Tensor, weight: Tensor, bias: Tensor | None, tail: Tensor) -> t
 
 @full_precision
 def causal_conv(
-    x: Tensor, weight: Tensor, bias: Tensor | None, tail: Tensor, lineage: Lineage
-) -> tuple[Tensor, Memory]:
-    """x (B, T, D); weight (D, W), its last column for the token itself; bias (D,) or None;
-    tail (B, W-1, D), oldest first.
+    x: Float[Tensor, "B T D"],
+    weight: Float[Tensor, "D W"],
+    bias: Float[Tensor, "D"] | None,
+    tail: Float[Tensor, "B W-1 D"],
+    lineage: Lineage,
+) -> tuple[Float[Tensor, "B T D"], Memory]:
+    """The last column of `weight` is for the token itself; `tail` is oldest first.
 
-    Returns y (B, T, D) and the new tail (pending after a tree).
+    Returns the outputs and the new tail (pending after a tree).
     """
     taps, tail = ancestors_of(x, weight.shape[-1], tail, lineage)
     y = taps[0] * weight[:, -1] if bias is None else torch.addcmul(bias, taps[0], weight[:, -1])
@@ -48,8 +57,10 @@ def causal_conv(
 
 
 @full_precision
-def shift(x: Tensor, tail: Tensor, lineage: Lineage) -> tuple[Tensor, Memory]:
-    """The parent's input for every token: x (B, T, D), tail (B, 1, D) -> (B, T, D) and the new tail."""
+def shift(
+    x: Float[Tensor, "B T D"], tail: Float[Tensor, "B 1 D"], lineage: Lineage
+) -> tuple[Float[Tensor, "B T D"], Memory]:
+    """The parent's input for every token, and the new tail (pending after a tree)."""
     taps, tail = ancestors_of(x, 2, tail, lineage)
     return taps[1], tail
 

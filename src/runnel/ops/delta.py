@@ -13,6 +13,7 @@ they do on a tree, where ancestors replace the causal mask. The record of a node
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from runnel.lineage import Lineage
@@ -23,9 +24,14 @@ from runnel.state import Memory, Pending
 
 
 def delta_step(
-    q: Tensor, k: Tensor, v: Tensor, beta: Tensor, log_decay: Tensor, memory: Tensor
-) -> tuple[Tensor, Tensor]:
-    """One token. q, k (B, H, K), v (B, H, V), beta (B, H, 1), log_decay (B, H, 1 or K), memory (B, H, K, V)."""
+    q: Float[Tensor, "B H K"],
+    k: Float[Tensor, "B H K"],
+    v: Float[Tensor, "B H V"],
+    beta: Float[Tensor, "B H 1"],
+    log_decay: Float[Tensor, "B H 1"] | Float[Tensor, "B H K"],
+    memory: Float[Tensor, "B H K V"],
+) -> tuple[Float[Tensor, "B H V"], Float[Tensor, "B H K V"]]:
+    """One token: its output and the new memory."""
     memory = log_decay.exp()[..., None] * memory
     error = v - (k[..., None, :] @ memory)[..., 0, :]
     memory = memory + k[..., :, None] * (beta * error)[..., None, :]
@@ -33,36 +39,58 @@ def delta_step(
 
 
 def dplr_step(
-    q: Tensor, k: Tensor, v: Tensor, read: Tensor, erase: Tensor, log_decay: Tensor, memory: Tensor
-) -> tuple[Tensor, Tensor]:
-    """One token. q, k, read, erase (B, H, K), v (B, H, V), log_decay (B, H, 1 or K), memory (B, H, K, V)."""
+    q: Float[Tensor, "B H K"],
+    k: Float[Tensor, "B H K"],
+    v: Float[Tensor, "B H V"],
+    read: Float[Tensor, "B H K"],
+    erase: Float[Tensor, "B H K"],
+    log_decay: Float[Tensor, "B H 1"] | Float[Tensor, "B H K"],
+    memory: Float[Tensor, "B H K V"],
+) -> tuple[Float[Tensor, "B H V"], Float[Tensor, "B H K V"]]:
+    """One token: its output and the new memory."""
     found = read[..., None, :] @ memory
     memory = log_decay.exp()[..., None] * memory + erase[..., :, None] * found + k[..., :, None] * v[..., None, :]
     return (q[..., None, :] @ memory)[..., 0, :], memory
 
 
 def delta_reference(
-    q: Tensor, k: Tensor, v: Tensor, beta: Tensor, log_decay: Tensor, memory: Tensor
-) -> tuple[Tensor, Tensor]:
+    q: Float[Tensor, "B T H K"],
+    k: Float[Tensor, "B T H K"],
+    v: Float[Tensor, "B T H V"],
+    beta: Float[Tensor, "B T H"],
+    log_decay: Float[Tensor, "B T H"] | Float[Tensor, "B T H K"],
+    memory: Float[Tensor, "B H K V"],
+) -> tuple[Float[Tensor, "B T H V"], Float[Tensor, "B H K V"]]:
     """The literal loop over an ordinary sequence; arguments as in `delta_scan`."""
     return _loop(delta_step, (q, k, v, beta[..., None], per_key(log_decay)), memory)
 
 
 def dplr_reference(
-    q: Tensor, k: Tensor, v: Tensor, read: Tensor, erase: Tensor, log_decay: Tensor, memory: Tensor
-) -> tuple[Tensor, Tensor]:
+    q: Float[Tensor, "B T H K"],
+    k: Float[Tensor, "B T H K"],
+    v: Float[Tensor, "B T H V"],
+    read: Float[Tensor, "B T H K"],
+    erase: Float[Tensor, "B T H K"],
+    log_decay: Float[Tensor, "B T H"] | Float[Tensor, "B T H K"],
+    memory: Float[Tensor, "B H K V"],
+) -> tuple[Float[Tensor, "B T H V"], Float[Tensor, "B H K V"]]:
     """The literal loop over an ordinary sequence; arguments as in `dplr_scan`."""
     return _loop(dplr_step, (q, k, v, read, erase, per_key(log_decay)), memory)
 
 
 @full_precision
 def delta_scan(
-    q: Tensor, k: Tensor, v: Tensor, beta: Tensor, log_decay: Tensor, memory: Tensor, lineage: Lineage
-) -> tuple[Tensor, Memory]:
-    """The gated delta rule. q, k (B, T, H, K), k of unit length; v (B, T, H, V); beta (B, T, H) in [0, 2];
-    log_decay (B, T, H) or (B, T, H, K), <= 0; memory (B, H, K, V).
+    q: Float[Tensor, "B T H K"],
+    k: Float[Tensor, "B T H K"],
+    v: Float[Tensor, "B T H V"],
+    beta: Float[Tensor, "B T H"],
+    log_decay: Float[Tensor, "B T H"] | Float[Tensor, "B T H K"],
+    memory: Float[Tensor, "B H K V"],
+    lineage: Lineage,
+) -> tuple[Float[Tensor, "B T H V"], Memory]:
+    """The gated delta rule: k of unit length, beta in [0, 2], log_decay <= 0.
 
-    Returns y (B, T, H, V) and the memory after the last token (pending after a tree).
+    Returns the outputs and the memory after the last token (pending after a tree).
     """
     beta, log_decay = beta[..., None], per_key(log_decay)
     if lineage.is_plain and lineage.length == 1:
@@ -87,12 +115,18 @@ def delta_scan(
 
 @full_precision
 def dplr_scan(
-    q: Tensor, k: Tensor, v: Tensor, read: Tensor, erase: Tensor, log_decay: Tensor, memory: Tensor, lineage: Lineage
-) -> tuple[Tensor, Memory]:
-    """Diagonal plus low rank. q, k, read, erase (B, T, H, K); v (B, T, H, V);
-    log_decay (B, T, H) or (B, T, H, K), <= 0; memory (B, H, K, V).
+    q: Float[Tensor, "B T H K"],
+    k: Float[Tensor, "B T H K"],
+    v: Float[Tensor, "B T H V"],
+    read: Float[Tensor, "B T H K"],
+    erase: Float[Tensor, "B T H K"],
+    log_decay: Float[Tensor, "B T H"] | Float[Tensor, "B T H K"],
+    memory: Float[Tensor, "B H K V"],
+    lineage: Lineage,
+) -> tuple[Float[Tensor, "B T H V"], Memory]:
+    """Diagonal plus low rank; log_decay <= 0.
 
-    Returns y (B, T, H, V) and the memory after the last token (pending after a tree).
+    Returns the outputs and the memory after the last token (pending after a tree).
     """
     log_decay = per_key(log_decay)
     if lineage.is_plain and lineage.length == 1:

@@ -10,6 +10,7 @@ the ancestors it serves trees.
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from runnel.lineage import Lineage
@@ -22,13 +23,46 @@ CHANNEL_CHUNK = 16
 """Per-channel decays want smaller chunks: their sums stay small enough to be split into two factors."""
 
 
-def step(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
-    """One token. q, k (B, H, K), v (B, H, V), log_decay (B, H, 1 or K), memory (B, H, K, V)."""
+def step(
+    q: Float[
+        Tensor,
+        (
+            B  # H K
+        ),
+    ],
+    k: Float[
+        Tensor,
+        (
+            B  # H K
+        ),
+    ],
+    v: Float[Tensor, "B H V"],
+    log_decay: Float[
+        Tensor,
+        (
+            B  # H 1
+        ),
+    ]
+    | Float[
+        Tensor,
+        (
+            B  # H K
+        ),
+    ],
+    memory: Float[Tensor, "B H K V"],
+) -> tuple[Float[Tensor, "B H V"], Float[Tensor, "B H K V"]]:
+    """One token: its output and the new memory."""
     memory = log_decay.exp()[..., None] * memory + k[..., :, None] * v[..., None, :]
     return (q[..., None, :] @ memory)[..., 0, :], memory
 
 
-def reference(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
+def reference(
+    q: Float[Tensor, "B T #H K"],
+    k: Float[Tensor, "B T #H K"],
+    v: Float[Tensor, "B T H V"],
+    log_decay: Float[Tensor, "B T #H"] | Float[Tensor, "B T #H K"],
+    memory: Float[Tensor, "B H K V"],
+) -> tuple[Float[Tensor, "B T H V"], Float[Tensor, "B H K V"]]:
     """The literal loop over an ordinary sequence; arguments as in `outer_scan`."""
     log_decay = per_key(log_decay)
     outputs = []
@@ -40,11 +74,16 @@ def reference(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, memory: Tensor
 
 @full_precision
 def outer_scan(
-    q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, memory: Tensor, lineage: Lineage
-) -> tuple[Tensor, Memory]:
-    """q, k (B, T, H or 1, K), v (B, T, H, V), log_decay (B, T, H or 1) or (B, T, H, K), <= 0; memory (B, H, K, V).
+    q: Float[Tensor, "B T #H K"],
+    k: Float[Tensor, "B T #H K"],
+    v: Float[Tensor, "B T H V"],
+    log_decay: Float[Tensor, "B T #H"] | Float[Tensor, "B T #H K"],
+    memory: Float[Tensor, "B H K V"],
+    lineage: Lineage,
+) -> tuple[Float[Tensor, "B T H V"], Memory]:
+    """log_decay <= 0; q, k and log_decay may be shared by all heads (an axis of 1: `#H`).
 
-    Returns y (B, T, H, V) and the memory after the last token (pending after a tree).
+    Returns the outputs and the memory after the last token (pending after a tree).
     """
     log_decay = per_key(log_decay)
     if lineage.is_plain and lineage.length == 1:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 
-def rope(x: Tensor, positions: Tensor, base: float = 10_000.0) -> Tensor:
-    """Rotate x (B, T, H, K), K even, by angles positions (B, T) * base^(-2i/K), i < K/2."""
+def rope(
+    x: Float[Tensor, "B T H K"], positions: Int[Tensor, "#B T"], base: float = 10_000.0
+) -> Float[Tensor, "B T H K"]:
+    """Rotate x, K even, by angles positions * base^(-2i/K), i < K/2."""
     half = x.shape[-1] // 2
     wide = torch.float64 if x.dtype == torch.float64 else torch.float32
     rates = base ** (-torch.arange(half, device=x.device, dtype=wide) / half)

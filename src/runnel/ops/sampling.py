@@ -4,7 +4,7 @@ Gumbel-max ("A* Sampling", 2014, arXiv:1411.0030, section 2): with G_v independe
 G_v) is a draw from softmax(logits). Because the noise of a token depends on nothing but its row's seed and its
 position, the same token is drawn however the logits were computed: alone, in a batch, step by step or on a draft tree.
 
-Truncations act on the last axis of logits (..., V) and set what they remove to -inf; they never remove the likeliest.
+Truncations act on the last axis of logits and set what they remove to -inf; they never remove the likeliest.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 
-def gumbel(seeds: Sequence[int], positions: Sequence[int], outcomes: int) -> Tensor:
-    """Gumbel(0) noise (N, outcomes), float64, on the CPU; row n depends on (seeds[n], positions[n]) only.
+def gumbel(seeds: Sequence[int], positions: Sequence[int], outcomes: int) -> Float64[Tensor, "N {outcomes}"]:
+    """Gumbel(0) noise on the CPU; row n depends on (seeds[n], positions[n]) only.
 
     seeds and positions in [0, 2^63). The generator is Philox, counter-based, keyed by the pair ("Parallel random
     numbers: as easy as 1, 2, 3", 2011).
@@ -29,12 +30,12 @@ def gumbel(seeds: Sequence[int], positions: Sequence[int], outcomes: int) -> Ten
     return torch.from_numpy(-np.log(-np.log(uniform)))
 
 
-def keep_top_k(logits: Tensor, k: int) -> Tensor:
+def keep_top_k(logits: Float[Tensor, "*B V"], k: int) -> Float[Tensor, "*B V"]:
     """Keep the k largest, and whatever ties with the k-th."""
     return logits.masked_fill(logits < logits.topk(min(k, logits.shape[-1])).values[..., -1:], -math.inf)
 
 
-def keep_top_p(logits: Tensor, p: float) -> Tensor:
+def keep_top_p(logits: Float[Tensor, "*B V"], p: float) -> Float[Tensor, "*B V"]:
     """Keep the smallest set of likeliest outcomes whose probability reaches p in (0, 1]. Ties go to the lower index."""
     if p == 1:
         return logits  # said apart: the rounding of the sum must not cost the tail
@@ -46,7 +47,7 @@ def keep_top_p(logits: Tensor, p: float) -> Tensor:
     return logits.masked_fill(removed, -math.inf)
 
 
-def keep_min_p(logits: Tensor, p: float) -> Tensor:
+def keep_min_p(logits: Float[Tensor, "*B V"], p: float) -> Float[Tensor, "*B V"]:
     """Keep what is at least p in [0, 1] times as likely as the likeliest."""
     if p == 0:
         return logits

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from jaxtyping import Inexact
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -21,8 +22,10 @@ from runnel.state import Memory, Pending
 CHUNK = 64
 
 
-def reference(a: Tensor, b: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
-    """The literal loop. a, b (B, T, ...); h (B, ...) -> every h_t (B, T, ...) and the last one."""
+def reference(
+    a: Inexact[Tensor, "B T *D"], b: Inexact[Tensor, "B T *D"], h: Inexact[Tensor, "B *D"]
+) -> tuple[Inexact[Tensor, "B T *D"], Inexact[Tensor, "B *D"]]:
+    """The literal loop: every h_t, and the last one."""
     states = []
     for t in range(a.shape[1]):
         h = a[:, t] * h + b[:, t]
@@ -31,8 +34,10 @@ def reference(a: Tensor, b: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @full_precision
-def diagonal_scan(a: Tensor, b: Tensor, memory: Tensor, lineage: Lineage) -> tuple[Tensor, Memory]:
-    """a, b (B, T, ...), memory (B, ...) -> the state after every token (B, T, ...), and the last one."""
+def diagonal_scan(
+    a: Inexact[Tensor, "B T *D"], b: Inexact[Tensor, "B T *D"], memory: Inexact[Tensor, "B *D"], lineage: Lineage
+) -> tuple[Inexact[Tensor, "B T *D"], Memory]:
+    """The state after every token, and the last one (pending after a tree)."""
     if lineage.is_tree:
         states = walk_tree(lambda x, h: (x[0] * h + x[1],) * 2, (a, b), memory, lineage)
         return states, Pending(_advance, memory, (a, b))

@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -25,13 +26,27 @@ CHUNK = 16
 """Tokens whose states are held at once: few enough to stay in cache."""
 
 
-def step(x: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
-    """One token. x, dt (M, D), a (D, N), b, c (M, N), memory (M, D, N) -> y (M, D) and the new memory."""
+def step(
+    x: Float[Tensor, "M D"],
+    dt: Float[Tensor, "M D"],
+    a: Float[Tensor, "D N"],
+    b: Float[Tensor, "M N"],
+    c: Float[Tensor, "M N"],
+    memory: Float[Tensor, "M D N"],
+) -> tuple[Float[Tensor, "M D"], Float[Tensor, "M D N"]]:
+    """One token of each of M rows: its output and the new memory."""
     memory = (dt[..., None] * a).exp() * memory + (dt * x)[..., None] * b[:, None, :]
     return (memory @ c[..., None])[..., 0], memory
 
 
-def reference(x: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
+def reference(
+    x: Float[Tensor, "B T D"],
+    dt: Float[Tensor, "B T D"],
+    a: Float[Tensor, "D N"],
+    b: Float[Tensor, "B T N"],
+    c: Float[Tensor, "B T N"],
+    memory: Float[Tensor, "B D N"],
+) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B D N"]]:
     """The literal loop over an ordinary sequence; arguments as in `selective_scan`."""
     outputs = []
     for t in range(x.shape[1]):
@@ -42,12 +57,15 @@ def reference(x: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor, memory: Te
 
 @full_precision
 def selective_scan(
-    x: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor, memory: Tensor, lineage: Lineage
-) -> tuple[Tensor, Memory]:
-    """x, dt (B, T, D), dt >= 0; a (D, N), <= 0; b, c (B, T, N); memory (B, D, N).
-
-    Returns y (B, T, D) and the memory after the last token (pending after a tree).
-    """
+    x: Float[Tensor, "B T D"],
+    dt: Float[Tensor, "B T D"],
+    a: Float[Tensor, "D N"],
+    b: Float[Tensor, "B T N"],
+    c: Float[Tensor, "B T N"],
+    memory: Float[Tensor, "B D N"],
+    lineage: Lineage,
+) -> tuple[Float[Tensor, "B T D"], Memory]:
+    """dt >= 0, a <= 0. Returns the outputs and the memory after the last token (pending after a tree)."""
     if lineage.is_tree:
 
         def advance(memory: Tensor, lineage: Lineage, x: Tensor, dt: Tensor, b: Tensor, c: Tensor) -> Tensor:

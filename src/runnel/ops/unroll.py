@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+from jaxtyping import Shaped
 from torch import Tensor
 
 from runnel.lineage import Lineage
@@ -18,8 +19,10 @@ Step = Callable[[tuple[Tensor, ...], Memory], tuple[Tensor, Memory]]
 """step(inputs of one token, each (M, ...), memory of M rows) -> (output (M, ...), new memory)."""
 
 
-def reference(step: Step, inputs: tuple[Tensor, ...], memory: Memory) -> tuple[Tensor, Memory]:
-    """The literal loop over an ordinary sequence. inputs: each (B, T, ...)."""
+def reference(
+    step: Step, inputs: tuple[Shaped[Tensor, "B T ..."], ...], memory: Memory
+) -> tuple[Shaped[Tensor, "B T ..."], Memory]:
+    """The literal loop over an ordinary sequence."""
     outputs = []
     for t in range(inputs[0].shape[1]):
         y, memory = step(tuple(x[:, t] for x in inputs), memory)
@@ -27,10 +30,12 @@ def reference(step: Step, inputs: tuple[Tensor, ...], memory: Memory) -> tuple[T
     return torch.stack(outputs, dim=1), memory
 
 
-def unroll(step: Step, inputs: tuple[Tensor, ...], memory: Memory, lineage: Lineage) -> tuple[Tensor, Memory]:
-    """Outputs (B, T, ...) of `step` along the lineage, and the memory after it (pending after a tree).
+def unroll(
+    step: Step, inputs: tuple[Shaped[Tensor, "B T ..."], ...], memory: Memory, lineage: Lineage
+) -> tuple[Shaped[Tensor, "B T ..."], Memory]:
+    """Outputs of `step` along the lineage, and the memory after it (pending after a tree).
 
-    inputs: each (B, T, ...). Runs outside autocast, in at least float32.
+    Runs outside autocast, in at least float32.
     """
     inputs = tuple(widen(x) for x in inputs)
     with torch.autocast(inputs[0].device.type, enabled=False):
