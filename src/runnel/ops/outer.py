@@ -24,31 +24,10 @@ CHANNEL_CHUNK = 16
 
 
 def step(
-    q: Float[
-        Tensor,
-        (
-            B  # H K
-        ),
-    ],
-    k: Float[
-        Tensor,
-        (
-            B  # H K
-        ),
-    ],
+    q: Float[Tensor, "B #H K"],
+    k: Float[Tensor, "B #H K"],
     v: Float[Tensor, "B H V"],
-    log_decay: Float[
-        Tensor,
-        (
-            B  # H 1
-        ),
-    ]
-    | Float[
-        Tensor,
-        (
-            B  # H K
-        ),
-    ],
+    log_decay: Float[Tensor, "B #H 1"] | Float[Tensor, "B #H K"],
     memory: Float[Tensor, "B H K V"],
 ) -> tuple[Float[Tensor, "B H V"], Float[Tensor, "B H K V"]]:
     """One token: its output and the new memory."""
