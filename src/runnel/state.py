@@ -6,7 +6,7 @@ you hold: rolling back is keeping the old value.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -152,10 +152,10 @@ class State:
         lineage = lineage.at(self.lengths)
         return self._with(map_memory(lambda p: p.commit(columns, lineage), pending.layers), self.lengths + taken)
 
-    def save(self, path: str | Path) -> None:
-        """Write the state to one file (safetensors), atomically."""
+    def save(self, path: str | Path, notes: Mapping[str, str] | None = None) -> None:
+        """Write the state to one file (safetensors), atomically. notes: further strings for the file's header."""
         tensors = {f"leaf.{i}": leaf for i, leaf in enumerate(leaves(self.layers))}
-        meta = {"format": "runnel.state", "version": "1", "model": self.identify()}
+        meta = {**(notes or {}), "format": "runnel.state", "version": "1", "model": self.identify()}
         write_tensors(Path(path), {**tensors, "lengths": self.lengths}, meta)
 
     @staticmethod

@@ -18,15 +18,7 @@ KEY = "newest"
 
 def save(path: Path, state: State, newest: int) -> None:
     """Write the state of one row, and the token after it. OSError when the disk is full; an old file then stays."""
-    from runnel.storage import read_tensors, write_tensors
-
-    part = path.with_name(f".{path.name}.part")
-    try:
-        state.save(part)
-        tensors, meta = read_tensors(part)
-        write_tensors(path, tensors, {**meta, KEY: json.dumps(newest)})
-    finally:
-        part.unlink(missing_ok=True)
+    state.save(path, {KEY: json.dumps(newest)})
 
 
 def load(path: Path, model: Model) -> tuple[State, list[int]]:
