@@ -29,7 +29,7 @@ def test_decoders_say_whether_they_are_lossless():
     assert all(isinstance(m["lossless"], bool) for m in runnel.methods() if m["kind"] == "decoder")
 
 
-@pytest.mark.parametrize("folder", ["mixers", "blocks", "heads", "objectives", "drafters", "decoders"])
+@pytest.mark.parametrize("folder", ["mixers", "blocks", "heads", "objectives", "drafters", "decoders", "processors"])
 def test_method_pages_fit_a_screen_or_two(folder):
     for name in catalog.names(folder):
         lines = (ROOT / "src" / "runnel" / folder / f"{name}.py").read_text().count("\n")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from runnel.catalog import methods
-    from runnel.generation import Generation, generate
+    from runnel.generation import Generation, Scores, generate, score
     from runnel.lineage import Lineage
     from runnel.model import Model, ModelConfig, build, load, save
     from runnel.state import State
@@ -23,6 +23,7 @@ __all__ = [
     "Lineage",
     "Model",
     "ModelConfig",
+    "Scores",
     "State",
     "Verification",
     "build",
@@ -30,10 +31,11 @@ __all__ = [
     "load",
     "methods",
     "save",
+    "score",
 ]
 _HOMES = {
     "catalog": ("methods",),
-    "generation": ("Generation", "generate"),
+    "generation": ("Generation", "Scores", "generate", "score"),
     "lineage": ("Lineage",),
     "model": ("Model", "ModelConfig", "build", "load", "save"),
     "state": ("State",),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import importlib
 import inspect
@@ -18,6 +19,7 @@ KINDS = {
     "objectives": "objective",
     "drafters": "drafter",
     "decoders": "decoder",
+    "processors": "processor",
     "codecs": "codec",
     "data": "source",
 }
@@ -58,6 +60,32 @@ def class_in(module: ModuleType, base: type) -> Any:
     public = [member for member in found if not member.__name__.startswith("_")]
     assert len(public) == 1, f"{module.__name__} must define one {base.__name__}; found {public}"
     return public[0]
+
+
+def make(folder: str, base: type, thing: Any) -> Any:
+    """The method that is meant by a name (its default Config), a Config of a page, or an object of one's own."""
+    if isinstance(thing, base):
+        return thing
+    config = default_config(folder, thing) if isinstance(thing, str) else thing
+    return class_in(_page_of(folder, config), base)(config)
+
+
+def default_config(folder: str, name: str) -> Any:
+    """The Config of a method with nothing set. ValueError when it needs something."""
+    config = page(folder, name).Config
+    for option in dataclasses.fields(config):
+        if option.default is dataclasses.MISSING and option.default_factory is dataclasses.MISSING:
+            raise ValueError(f"{KINDS[folder]} {name!r} needs a {option.name}: give {name}.Config({option.name}=...)")
+    return config()
+
+
+def _page_of(folder: str, config: Any) -> ModuleType:
+    """The page that a Config belongs to."""
+    name = page_name(config)
+    if name in names(folder) and isinstance(config, (found := page(folder, name)).Config):
+        return found
+    kind = KINDS[folder]
+    raise ValueError(f"a {kind} must be given by name, by the Config of its page or as an object; got {config!r}")
 
 
 def methods() -> list[dict[str, Any]]:

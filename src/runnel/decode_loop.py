@@ -2,7 +2,7 @@
 
 The state covers all tokens of a row but the newest. Each round the newest token of every row is the root of that row's
 tree and the drafts hang below it; one call of the model gives the logits after every node. A row then walks down its
-tree: the decoder picks a token, and while that token is a node, the walk goes on there. What was walked over is
+tree: the row's decoder picks a token, and while that token is a node, the walk goes on there. What was walked over is
 committed, and the last token picked is the newest. Plain decoding is the tree of one root, for which the one-token form
 of the model is called.
 """
@@ -10,7 +10,7 @@ of the model is called.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,9 +18,12 @@ import torch
 from torch import Tensor
 
 from runnel.decoders import Decoder
-from runnel.drafters import Draft, Drafter
+from runnel.drafters import Draft, Drafter, Draw
 from runnel.model import Model
+from runnel.prefill import likeliest
+from runnel.processors import Exhausted, Text
 from runnel.state import State
+from runnel.stopping import StopText
 from runnel.tree import DraftTree
 
 OnTokens = Callable[[int, list[int]], None]
@@ -32,32 +35,56 @@ STOP = -1
 
 @dataclass
 class Row:
-    """One text. newest: its last token, not yet in the state. position: where the next token will stand.
-    memory: what the drafter remembers of it.
+    """One text. prompt: all that is known to stand before it. newest: its last token, not yet in the state. position:
+    where the next token will stand. decoder: who picks its tokens. stop_text: what looks for stop strings in it.
+
+    memory: what the drafter remembers of it; recalled: what its decoder does.
     """
 
     index: int
     seed: int
-    newest: int
+    prompt: Sequence[int]
     position: int
     limit: int
     stops: frozenset[int]
+    decoder: Decoder
+    stop_text: StopText | None = None
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
+    top_logprobs: list[dict[int, float]] = field(default_factory=list)
     memory: Any = None
+    recalled: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def newest(self) -> int:
+        return self.tokens[-1] if self.tokens else self.prompt[-1]
+
+    @property
+    def ended(self) -> str | None:
+        """Why nothing more is written: "eos", "stop" (a stop string) or "length"; None while the row goes on."""
+        if self.tokens and self.newest in self.stops:
+            return "eos"
+        if self.stop_text is not None and self.stop_text.found:
+            return "stop"
+        return "length" if len(self.tokens) >= self.limit else None
 
     @property
     def done(self) -> bool:
-        return len(self.tokens) >= self.limit or (bool(self.tokens) and self.newest in self.stops)
+        return self.ended is not None
 
-    def take(self, token: int, logprob: float) -> None:
-        if math.isnan(logprob):
-            raise ValueError(
-                f"the model's logits must be finite; got NaN for row {self.index}, position {self.position}"
-            )
+    def text(self, path: Sequence[int] = ()) -> Text:
+        """The row as its decoder sees it, after a path of tokens that are not yet its own."""
+        return Text(self.prompt, [*self.tokens, *path] if path else self.tokens, self.stops, self.recalled)
+
+    def take(self, token: int, logits: Tensor, law: Tensor, top: int) -> None:
+        """Add a token, picked from logits (V,); law: their log-probabilities."""
+        self.recalled = self.decoder.remember(self.text(), logits, token)
         self.tokens.append(token)
-        self.logprobs.append(logprob)
-        self.newest = token
+        self.logprobs.append(float(law[token]))
+        if top:
+            self.top_logprobs += likeliest(law[None], top)
+        if self.stop_text is not None:
+            self.stop_text.push(token)
         self.position += 1
 
 
@@ -91,13 +118,20 @@ class Forest:
 class Loop:
     """The loop with what it counts."""
 
-    def __init__(self, model: Model, decoder: Decoder, drafter: Drafter | None, on_tokens: OnTokens | None) -> None:
-        self.model, self.decoder, self.drafter, self.on_tokens = model, decoder, drafter, on_tokens
+    def __init__(self, model: Model, drafter: Drafter | None, on_tokens: OnTokens | None, top: int = 0) -> None:
+        self.model, self.drafter, self.on_tokens, self.top = model, drafter, on_tokens, top
         self.target_calls = self.drafted = self.accepted = 0
 
-    def draw_for(self, row: Row) -> Callable[[Tensor, int], int]:
+    def draw_for(self, row: Row) -> Draw:
         """The row's own way to pick a token, for drafters that draw."""
-        return lambda logits, ahead: self.decoder.pick(logits[None], [row.seed], [row.position + ahead])[0]
+
+        def draw(logits: Tensor, ahead: int, path: Sequence[int] = ()) -> int:
+            try:
+                return row.decoder.pick(logits[None], [row.seed], [row.position + ahead], [row.text(path)])[0]
+            except Exhausted:  # after a path that the row may never take
+                return int(logits.argmax())
+
+        return draw
 
     def until_done(self, rows: Sequence[Row], state: State) -> State:
         """Run rounds until every row is done; rows leave the batch as they finish. Returns their states, in order."""
@@ -149,10 +183,11 @@ class Loop:
         walking = list(range(len(rows)))
         while walking:
             here = logits[[paths[i][-1] for i in walking]]
-            picked = self.decoder.pick(here, [rows[i].seed for i in walking], [rows[i].position for i in walking])
-            logprobs = here.log_softmax(-1).gather(-1, torch.tensor(picked)[:, None])[:, 0].tolist()
-            for i, token, logprob in zip(walking, picked, logprobs, strict=True):
-                rows[i].take(token, logprob)
+            law = here.log_softmax(-1)
+            _refuse_nan([rows[i] for i in walking], law)
+            picked = _pick([rows[i] for i in walking], here)
+            for at, (i, token) in enumerate(zip(walking, picked, strict=True)):
+                rows[i].take(token, here[at], law[at], self.top)
                 child = None if rows[i].done else forest.children.get((paths[i][-1], token))
                 paths[i].append(STOP if child is None else child)
             walking = [i for i in walking if paths[i][-1] != STOP]
@@ -163,6 +198,32 @@ class Loop:
             self.drafter.advance(row.memory, tokens)
         if self.on_tokens is not None:
             self.on_tokens(row.index, tokens)
+
+
+def _pick(rows: Sequence[Row], logits: Tensor) -> list[int]:
+    """One token for every row from logits (N, V), the rows of one decoder in one call."""
+    members: dict[int, list[int]] = {}
+    for i, row in enumerate(rows):
+        members.setdefault(id(row.decoder), []).append(i)
+    picked = [0] * len(rows)
+    for group in members.values():
+        own = [rows[i] for i in group]
+        tokens = own[0].decoder.pick(
+            logits if len(group) == len(rows) else logits[group],
+            [row.seed for row in own],
+            [row.position for row in own],
+            [row.text() for row in own],
+        )
+        for i, token in zip(group, tokens, strict=True):
+            picked[i] = token
+    return picked
+
+
+def _refuse_nan(rows: Sequence[Row], law: Tensor) -> None:
+    """One NaN among its logits makes a row's whole law NaN."""
+    for row, first in zip(rows, law[:, 0].tolist(), strict=True):
+        if math.isnan(first):
+            raise ValueError(f"the model's logits must be finite; got NaN for row {row.index}, position {row.position}")
 
 
 def _rows_of(state: State, rows: Sequence[int]) -> State:

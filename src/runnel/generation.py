@@ -1,4 +1,4 @@
-"""Generation: `generate` continues prompts with any model, decoder and drafter.
+"""Generation: `generate` continues prompts with any model, decoder and drafter; `score` says how likely texts are.
 
 The loop is `runnel.decode_loop`. Because a pick depends only on the logits, the row's seed and the position (see
 `runnel.ops.sampling`), the text is the same whatever the drafter, the other rows of the batch and the chunks of the
@@ -12,22 +12,24 @@ import dataclasses
 import operator
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from types import ModuleType
+from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
 import torch
 
 from runnel import catalog
+from runnel.codecs import Codec
 from runnel.decode_loop import Loop, OnTokens, Row
 from runnel.decoders import Decoder
 from runnel.drafters import Drafter
 from runnel.model import Model
-from runnel.prefill import CHUNK, prefill
+from runnel.prefill import CHUNK, prefill, prefill_scored
+from runnel.processors import Processor
 from runnel.state import State
+from runnel.stopping import StopText
 
 MAX_SEED = 2**63
-PLAIN = {"temperature": 1.0, "top_k": None, "top_p": None, "min_p": None}
+PLAIN = {"temperature": 1.0, "top_k": None, "top_p": None, "min_p": None, "processors": ()}
 """Options of the decoder that `generate` takes beside its name, with the values that mean "not given"."""
 
 
@@ -45,45 +47,66 @@ class Stats(TypedDict):
 
 @dataclass(frozen=True)
 class Generation:
-    """What was written after each prompt, in the order of the prompts.
+    """What was written after each prompt, in the order of the prompts; with n samples, those of a prompt in a row.
 
-    tokens: the new tokens, the one that ended a row (eos) included. logprobs: for each, its log-probability in nats
-    under the model's own law (before temperature and truncation). state: of each row after all its tokens but the
-    newest, so that `generate(model, [[newest], ...], state=state)` goes on without reading anything again.
+    tokens: the new tokens, the one that ended a row (an eos, the last of a stop string) included. logprobs: for each,
+    its log-probability in nats under the model's own law (before processors, temperature and truncation).
+    ended: why a row is no longer: "eos", "stop" or "length". texts: with a codec, what was written, up to a stop
+    string. top_logprobs: for each token the likeliest ones in its place, likeliest first. state: of each row after all
+    its tokens but the newest, so that `generate(model, [[newest], ...], state=state)` goes on without reading anything
+    again.
     """
 
     tokens: list[list[int]]
     logprobs: list[list[float]]
     stats: Stats
     state: State
+    ended: list[str | None]
+    texts: list[str] = field(default_factory=list)
+    top_logprobs: list[list[dict[int, float]]] = field(default_factory=list)
 
 
 @torch.no_grad()
 def generate(
     model: Model,
     prompts: Sequence[Sequence[int]],
-    max_new_tokens: int = 64,
+    max_new_tokens: int | Sequence[int] = 64,
     decoder: str | Decoder | Any = "sample",
     drafter: str | Drafter | Any | None = None,
-    temperature: float = 1.0,
-    top_k: int | None = None,
-    top_p: float | None = None,
-    min_p: float | None = None,
+    temperature: float | Sequence[float] = 1.0,
+    top_k: int | Sequence[int | None] | None = None,
+    top_p: float | Sequence[float | None] | None = None,
+    min_p: float | Sequence[float | None] | None = None,
     seed: int | Sequence[int] = 0,
     eos: int | Iterable[int] | None = None,
     state: State | None = None,
     on_tokens: OnTokens | None = None,
     prefill_chunk: int = CHUNK,
+    *,
+    processors: Sequence[str | Processor | Any] | Sequence[Sequence[str | Processor | Any]] = (),
+    n: int = 1,
+    stop: str | bytes | Sequence[str | bytes] = (),
+    codec: Codec | None = None,
+    top_logprobs: int = 0,
+    read: Sequence[Sequence[int]] | None = None,
 ) -> Generation:
     """Continue each prompt (a list of at least one token id; their lengths may differ) by up to max_new_tokens tokens.
 
     decoder, drafter: the name of a page of `decoders/` or `drafters/`, or its Config, e.g.
         `suffix.Config(max_draft=8)`, or an object of one's own.
     temperature, top_k, top_p, min_p: options of a decoder given by name.
-    seed: row i draws with seed + i, or with its own when a list is given.
+    processors: an option of it too: names, Configs or objects of `processors/`, e.g. `["typical", dry.Config()]`.
+    max_new_tokens, temperature, top_k, top_p, min_p, processors: a list gives each prompt its own (for processors, a
+        list of lists).
+    n: samples for each prompt, which is read once.
+    seed: row i (of prompts x samples) draws with seed + i, or with its own when a list is given.
     eos: the token or tokens that end a row.
+    stop: strings that end a row; they may begin and end within tokens, and are looked for in what is written only.
+    codec: what the tokens stand for; needed for `stop`, and gives `Generation.texts`.
+    top_logprobs: how many of the likeliest tokens to note at every place.
     state: what the rows had read before the prompts; by default nothing. Positions, which key the randomness, go on
         from it: a text written in two calls is the text written in one.
+    read: the tokens that `state` has read, where drafters and processors that look at the text should know them.
     on_tokens(i, tokens): called after each round for each row i that is written; all but the last token are accepted
         drafts.
 
@@ -92,23 +115,40 @@ def generate(
     started = time.perf_counter()
     vocab_size = _vocabulary(model)
     texts = _texts(prompts, vocab_size)
-    limit = _at_least("max_new_tokens", max_new_tokens, 0)
-    chunk = _at_least("prefill_chunk", prefill_chunk, 1)
+    samples, chunk = _at_least("n", n, 1), _at_least("prefill_chunk", prefill_chunk, 1)
+    limits = [_at_least("max_new_tokens", limit, 0) for limit in _each("max_new_tokens", max_new_tokens, len(texts))]
     stops = _stops(eos, vocab_size)
-    options = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}
-    loop = Loop(model, _decoder(decoder, options), _drafter(drafter, vocab_size), on_tokens)
+    options = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p, "processors": processors}
+    decoders = _decoders(decoder, options, len(texts))
+    for row_decoder, limit in zip(decoders, limits, strict=True):
+        row_decoder.check(vocab_size, stops, limit)
+    strings = _strings(stop, codec, vocab_size)
+    top = min(_at_least("top_logprobs", top_logprobs, 0), vocab_size)
+    loop = Loop(model, _drafter(drafter, vocab_size), on_tokens, top)
 
+    seeds = _seeds(seed, len(texts), samples)
     state = _begin(model, state, len(texts))
+    earlier = _earlier(read, state, vocab_size)
     rows = [
-        Row(index, row_seed, text[-1], before + len(text), limit, stops)
-        for index, (text, row_seed, before) in enumerate(
-            zip(texts, _seeds(seed, len(texts)), state.lengths.tolist(), strict=True)
+        Row(
+            index=index,
+            seed=row_seed,
+            prompt=[*earlier[prompt], *texts[prompt]],
+            position=int(state.lengths[prompt]) + len(texts[prompt]),
+            limit=limits[prompt],
+            stops=stops,
+            decoder=decoders[prompt],
+            stop_text=None if codec is None else StopText(codec, strings),
         )
+        for index, row_seed in enumerate(seeds)
+        for prompt in [index // samples]
     ]
     state = prefill(model, [text[:-1] for text in texts], state, chunk)
+    if samples > 1:
+        state = state.fork([row.index // samples for row in rows])
     if loop.drafter is not None:
-        for row, text in zip(rows, texts, strict=True):
-            row.memory = loop.drafter.begin(text, loop.draw_for(row))
+        for row in rows:
+            row.memory = loop.drafter.begin(row.prompt, loop.draw_for(row))
     state = loop.until_done(rows, state)
     stats = Stats(
         target_calls=loop.target_calls,
@@ -116,7 +156,48 @@ def generate(
         accepted=loop.accepted,
         seconds=time.perf_counter() - started,
     )
-    return Generation([row.tokens for row in rows], [row.logprobs for row in rows], stats, state)
+    return Generation(
+        tokens=[row.tokens for row in rows],
+        logprobs=[row.logprobs for row in rows],
+        stats=stats,
+        state=state,
+        ended=[row.ended for row in rows],
+        texts=[row.stop_text.text.decode("utf-8", errors="replace") for row in rows if row.stop_text is not None],
+        top_logprobs=[row.top_logprobs for row in rows],
+    )
+
+
+@dataclass(frozen=True)
+class Scores:
+    """How likely a model finds given texts.
+
+    logprobs: of every token but the first of each text (which nothing precedes), in nats. top_logprobs: the likeliest
+    tokens in its place, likeliest first. state: after all tokens but the last, so that a text is continued by
+    `generate(model, [text[-1:] for text in texts], state=scores.state, read=[text[:-1] for text in texts])`.
+    """
+
+    logprobs: list[list[float]]
+    top_logprobs: list[list[dict[int, float]]]
+    state: State
+
+
+@torch.no_grad()
+def score(
+    model: Model,
+    texts: Sequence[Sequence[int]],
+    top_logprobs: int = 0,
+    state: State | None = None,
+    prefill_chunk: int = CHUNK,
+) -> Scores:
+    """The log-probabilities of the tokens of given texts, or prompts (a list of at least one token id each).
+
+    state: what the rows had read before the texts; by default nothing.
+
+    ValueError, in one line, for whatever cannot be meant.
+    """
+    lists = _texts(texts, _vocabulary(model))
+    top, chunk = _at_least("top_logprobs", top_logprobs, 0), _at_least("prefill_chunk", prefill_chunk, 1)
+    return Scores(*prefill_scored(model, lists, _begin(model, state, len(lists)), chunk, top))
 
 
 # ---- what the caller may mean -----------------------------------------------------------------------------------
@@ -158,10 +239,21 @@ def _at_least(name: str, value: int, least: int) -> int:
     return value
 
 
-def _seeds(seed: int | Sequence[int], count: int) -> list[int]:
+def _each(name: str, value: Any, count: int) -> list[Any]:
+    """One value for each prompt: the same, or the list's own."""
+    if not isinstance(value, list | tuple):
+        return [value] * count
+    if len(value) != count:
+        raise ValueError(f"{name} must be one value, or one for each of the {count} prompts; got {len(value)}")
+    return list(value)
+
+
+def _seeds(seed: int | Sequence[int], prompts: int, samples: int) -> list[int]:
+    count = prompts * samples
     seeds = [seed + row for row in range(count)] if isinstance(seed, int) else [operator.index(s) for s in seed]
     if len(seeds) != count:
-        raise ValueError(f"seed must be one number, or one for each of the {count} prompts; got {len(seeds)}")
+        rows = f"{prompts} prompts" if samples == 1 else f"{samples} samples of {prompts} prompts"
+        raise ValueError(f"seed must be one number, or one for each of the {rows}; got {len(seeds)}")
     for row_seed in seeds:
         if not 0 <= row_seed < MAX_SEED:
             raise ValueError(f"seeds must lie in [0, 2^63); got {row_seed}")
@@ -184,6 +276,51 @@ def _begin(model: Model, state: State | None, count: int) -> State:
     return state
 
 
+def _strings(stop: str | bytes | Sequence[str | bytes], codec: Codec | None, vocab_size: int) -> list[str | bytes]:
+    strings = [stop] if isinstance(stop, str | bytes) else list(stop)
+    if codec is None:
+        if strings:
+            raise ValueError("stop strings are looked for in the bytes of the tokens: give the codec too")
+        return []
+    if codec.vocab_size < vocab_size:
+        raise ValueError(f"the codec must know the model's {vocab_size} tokens; this one knows {codec.vocab_size}")
+    StopText(codec, strings)  # refuses empty ones
+    return strings
+
+
+def _earlier(read: Sequence[Sequence[int]] | None, state: State, vocab_size: int) -> list[list[int]]:
+    """What each row of the state has read, as far as the caller says."""
+    if read is None:
+        return [[] for _ in range(state.batch_size)]
+    lengths = state.lengths.tolist()
+    if [len(tokens) for tokens in read] != lengths:
+        raise ValueError(f"read must be the {lengths} tokens that the state has read; got {[len(r) for r in read]}")
+    return [_text(tokens, row, vocab_size) if len(tokens) else [] for row, tokens in enumerate(read)]
+
+
+def _decoders(decoder: str | Decoder | Any, options: dict[str, Any], count: int) -> list[Decoder]:
+    """The decoder of each prompt; prompts with the same options share one."""
+    own = options["processors"]
+    if isinstance(own, str) or not isinstance(own, list | tuple):
+        own = options["processors"] = (own,)
+    by_prompt = bool(own) and all(isinstance(processors, list | tuple) for processors in own)
+    values = {
+        name: [value] * count if name == "processors" and not by_prompt else _each(name, value, count)
+        for name, value in options.items()
+    }
+    made: list[tuple[dict[str, Any], Decoder]] = []
+    found = []
+    for row in range(count):
+        wanted = {name: value[row] for name, value in values.items()}
+        wanted["processors"] = tuple(wanted["processors"])
+        known = next((known for options, known in made if options == wanted), None)
+        if known is None:
+            known = _decoder(decoder, wanted)
+            made.append((wanted, known))
+        found.append(known)
+    return found
+
+
 def _decoder(decoder: str | Decoder | Any, options: dict[str, Any]) -> Decoder:
     """A decoder by name with the options that were given, by Config, or as it is."""
     given = {name: value for name, value in options.items() if value != PLAIN[name]}
@@ -196,39 +333,15 @@ def _decoder(decoder: str | Decoder | Any, options: dict[str, Any]) -> Decoder:
         return catalog.class_in(page, Decoder)(page.Config(**given))
     if given:
         raise ValueError(f"{', '.join(given)} belong beside the name of a decoder; got a decoder that is configured")
-    if isinstance(decoder, Decoder):
-        return decoder
-    return catalog.class_in(_page_of(decoder, "decoders"), Decoder)(decoder)
+    made: Decoder = catalog.make("decoders", Decoder, decoder)
+    return made
 
 
 def _drafter(drafter: str | Drafter | Any | None, vocab_size: int) -> Drafter | None:
     """A drafter by name, by Config, or as it is."""
     if drafter is None:
         return None
-    found = drafter if isinstance(drafter, Drafter) else _drafter_of(drafter)
+    found: Drafter = catalog.make("drafters", Drafter, drafter)
     if found.vocab_size not in (None, vocab_size):
         raise ValueError(f"a drafter must know the target's {vocab_size} tokens; this one knows {found.vocab_size}")
     return found
-
-
-def _drafter_of(drafter: str | Any) -> Drafter:
-    config = _default_config(drafter) if isinstance(drafter, str) else drafter
-    made: Drafter = catalog.class_in(_page_of(config, "drafters"), Drafter)(config)
-    return made
-
-
-def _default_config(name: str) -> Any:
-    page = catalog.page("drafters", name)
-    for option in dataclasses.fields(page.Config):
-        if option.default is dataclasses.MISSING and option.default_factory is dataclasses.MISSING:
-            raise ValueError(f"drafter {name!r} needs a {option.name}: give {name}.Config({option.name}=...)")
-    return page.Config()
-
-
-def _page_of(config: Any, folder: str) -> ModuleType:
-    """The page that a Config belongs to."""
-    name = catalog.page_name(config)
-    if name in catalog.names(folder) and isinstance(config, (page := catalog.page(folder, name)).Config):
-        return page
-    kind = catalog.KINDS[folder]
-    raise ValueError(f"a {kind} must be given by name, by the Config of its page or as an object; got {config!r}")

@@ -1,10 +1,11 @@
-"""Reading text into a state: ragged rows, in chunks, without computing logits."""
+"""Reading text into a state: ragged rows, in chunks, with or without the probabilities of what is read."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
+from torch import Tensor
 
 from runnel.lineage import Lineage
 from runnel.model import Model
@@ -18,14 +19,50 @@ def prefill(model: Model, texts: Sequence[Sequence[int]], state: State, chunk: i
 
     chunk: most columns per call; memory grows with it, and the state does not depend on it but by rounding.
     """
+    for _, tokens, lineage in _chunks(model, texts, state, chunk):
+        _, state = model.features(tokens, state, lineage)
+    return state
+
+
+def prefill_scored(
+    model: Model, texts: Sequence[Sequence[int]], state: State, chunk: int = CHUNK, top: int = 0
+) -> tuple[list[list[float]], list[list[dict[int, float]]], State]:
+    """Read every text but its last token, and say what the model made of it.
+
+    Returns the log-probabilities of each text's tokens but the first, the `top` likeliest tokens in their places with
+    their log-probabilities (likeliest first), and the state.
+    """
+    logprobs: list[list[float]] = [[] for _ in texts]
+    tops: list[list[dict[int, float]]] = [[] for _ in texts]
+    for start, tokens, lineage in _chunks(model, [text[:-1] for text in texts], state, chunk):
+        logits, state = model(tokens, state, lineage)
+        for row, text in enumerate(texts):
+            nexts = torch.tensor(text[start + 1 : start + 1 + tokens.shape[1]], dtype=torch.long)
+            law = logits[row, : len(nexts)].double().log_softmax(-1).cpu()
+            logprobs[row] += law.gather(-1, nexts[:, None])[:, 0].tolist()
+            if top:
+                tops[row] += likeliest(law, top)
+    return logprobs, tops, state
+
+
+def likeliest(law: Tensor, count: int) -> list[dict[int, float]]:
+    """The `count` likeliest tokens of log-probabilities (N, V), likeliest first."""
+    found = law.topk(min(count, law.shape[-1]))
+    rows = zip(found.indices.tolist(), found.values.tolist(), strict=True)
+    return [dict(zip(tokens, logprobs, strict=True)) for tokens, logprobs in rows]
+
+
+def _chunks(
+    model: Model, texts: Sequence[Sequence[int]], state: State, chunk: int
+) -> Iterator[tuple[int, Tensor, Lineage | None]]:
+    """(where it starts, tokens (B, T), lineage of ragged rows) of each chunk."""
     assert len(texts) == state.batch_size
     for start in range(0, max(len(text) for text in texts), chunk):
         pieces = [text[start : start + chunk] for text in texts]
         width = max(len(piece) for piece in pieces)
         tokens = torch.tensor([[*piece, *[0] * (width - len(piece))] for piece in pieces], device=model.device)
         ragged = any(len(piece) < width for piece in pieces)
-        _, state = model.features(tokens, state, _padded(pieces, width).to(model.device) if ragged else None)
-    return state
+        yield start, tokens, _padded(pieces, width).to(model.device) if ragged else None
 
 
 def _padded(pieces: Sequence[Sequence[int]], width: int) -> Lineage:

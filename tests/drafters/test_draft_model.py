@@ -20,7 +20,8 @@ class Row:
     def __init__(self, text, seed):
         self.text, self.seed, self.decoder = list(text), seed, sample.Sample(sample.Config())
 
-    def draw(self, logits, ahead):
+    def draw(self, logits, ahead, path):
+        assert len(path) == ahead
         return self.decoder.pick(logits[None], [self.seed], [len(self.text) + ahead])[0]
 
 

@@ -8,10 +8,12 @@ architecture.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
+
+from runnel.processors import Text
 
 
 class Decoder(ABC):
@@ -21,7 +23,17 @@ class Decoder(ABC):
         self.config = config
 
     @abstractmethod
-    def pick(self, logits: Tensor, seeds: Sequence[int], positions: Sequence[int]) -> list[int]:
+    def pick(
+        self, logits: Tensor, seeds: Sequence[int], positions: Sequence[int], texts: Sequence[Text] = ()
+    ) -> list[int]:
         """logits (N, V) float64 on the CPU -> N tokens. Token n will stand at positions[n] of a row whose seed is
-        seeds[n].
+        seeds[n], after texts[n]; the texts may be left out for a decoder that looks at none.
         """
+
+    def remember(self, text: Text, logits: Tensor, token: int) -> Mapping[str, Any]:
+        """The memory of the row's text once the token was picked after it, from logits (V,)."""
+        return text.memory
+
+    def check(self, vocab_size: int, stops: frozenset[int], limit: int) -> None:
+        """ValueError for what cannot be meant with so many tokens, these ends and texts of at most `limit` tokens."""
+        return

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from runnel.decoders import Decoder
+from runnel.processors import Text
 
 PAPERS: dict[str, str] = {}
 LOSSLESS = True
@@ -24,7 +25,9 @@ class Config:
 
 
 class Greedy(Decoder):
-    def pick(self, logits: Tensor, seeds: Sequence[int], positions: Sequence[int]) -> list[int]:
+    def pick(
+        self, logits: Tensor, seeds: Sequence[int], positions: Sequence[int], texts: Sequence[Text] = ()
+    ) -> list[int]:
         return logits.argmax(-1).tolist()  # eq. (1)
 
 

@@ -4,27 +4,32 @@ Papers: top-k, "Hierarchical Neural Story Generation" (2018, 1805.04833), sectio
 Neural Text Degeneration" (2019, 1904.09751), eq. 2-3; min-p, "Turning Up the Heat: Min-p Sampling for Creative and
 Coherent LLM Outputs" (2024, 2407.01082), section 3.
 
-    q(v) = softmax(logits / temperature)_v                                             (1)
+    l    = the logits, after the processors of the stages bias, penalty and ban        (0)
+    q(v) = softmax(l / temperature)_v                                                  (1)
     top-k: v is among the k likeliest                                                  (2)
     top-p: the outcomes likelier than v have less than top_p of the mass               (3)
     min-p: q(v) >= min_p * max_u q(u)                                                  (4)
     y = argmax_v (log q(v) + G_v),  G_v ~ Gumbel(0) given by (seed, position, v)       (5)
 
-(2), (3) and (4) apply in this order, each to the renormalised law that the one before it left. Temperature 0 is greedy.
-Eq. (5) is an exact draw, and the same draw wherever the logits come from: a draft is accepted when it is the token that
-(5) would have drawn anyway.
+(2), (3), (4) and then the processors that truncate apply in this order, each to the renormalised law that the one
+before it left. Processors: see `runnel/processors`. Temperature 0 is the likeliest token after (0).
+
+Eq. (5) is an exact draw, and the same draw wherever the logits come from: a draft is accepted when it is the token
+that (5) would have drawn anyway.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
 from runnel.decoders import Decoder
 from runnel.ops.sampling import gumbel, keep_min_p, keep_top_k, keep_top_p
+from runnel.processors import Exhausted, Processor, Stage, Text, resolve
 
 PAPERS = {
     "Hierarchical Neural Story Generation": "1805.04833",
@@ -36,12 +41,16 @@ LOSSLESS = True
 
 @dataclass(frozen=True)
 class Config:
-    """temperature >= 0; top_k >= 1, top_p in (0, 1] and min_p in [0, 1], or None for no truncation."""
+    """temperature >= 0; top_k >= 1, top_p in (0, 1] and min_p in [0, 1], or None for no truncation.
+
+    processors: names, Configs or objects of `runnel/processors`.
+    """
 
     temperature: float = 1.0
     top_k: int | None = None
     top_p: float | None = None
     min_p: float | None = None
+    processors: Sequence[str | Processor | Any] = ()
 
     def __post_init__(self) -> None:
         if not 0 <= self.temperature < math.inf:
@@ -57,11 +66,59 @@ class Config:
 class Sample(Decoder):
     config: Config
 
-    def pick(self, logits: Tensor, seeds: Sequence[int], positions: Sequence[int]) -> list[int]:
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        processors = resolve(config.processors)
+        self.changes = [p for p in processors if p.stage < Stage.TRUNCATION]
+        self.truncations = [p for p in processors if p.stage == Stage.TRUNCATION]
+        self.remembers = any(p.remembers for p in processors)
+        _check_alone(config, self.truncations)
+
+    def pick(
+        self, logits: Tensor, seeds: Sequence[int], positions: Sequence[int], texts: Sequence[Text] = ()
+    ) -> list[int]:
+        scores = self._changed(logits, texts)
         if self.config.temperature == 0:
-            return logits.argmax(-1).tolist()
-        noise = gumbel(seeds, positions, logits.shape[-1])
-        return (law(logits, self.config) + noise).argmax(-1).tolist()  # eq. (5)
+            return scores.argmax(-1).tolist()
+        scores = law(scores, self.config)
+        for processor in self.truncations:
+            scores = processor.process(scores, texts)
+        return (scores + gumbel(seeds, positions, logits.shape[-1])).argmax(-1).tolist()  # eq. (5)
+
+    def remember(self, text: Text, logits: Tensor, token: int) -> Mapping[str, Any]:
+        if not self.remembers:
+            return text.memory
+        scores, notes = law(self._changed(logits[None], [text]), self.config), dict(text.memory)
+        for processor in self.truncations:
+            if processor.remembers:
+                notes[processor.name] = processor.note(text, scores[0], token)
+            scores = processor.process(scores, [text])
+        return notes
+
+    def check(self, vocab_size: int, stops: frozenset[int], limit: int) -> None:
+        for processor in [*self.changes, *self.truncations]:
+            processor.check(vocab_size, stops, limit)
+
+    def _changed(self, logits: Tensor, texts: Sequence[Text]) -> Tensor:
+        """Eq. (0)."""
+        for processor in self.changes:
+            logits = processor.process(logits, texts)
+        if self.changes and bool((logits == -math.inf).all(-1).any()):
+            written = min(len(text.written) for text in texts)
+            names = ", ".join(processor.name for processor in self.changes)
+            raise Exhausted(f"no token is left to write, after {written} of a text: all are banned by {names}")
+        return logits
+
+
+def _check_alone(config: Config, truncations: Sequence[Processor]) -> None:
+    """A processor that steers by itself what is truncated, such as mirostat, admits no other truncation."""
+    options = [name for name in ("top_k", "top_p", "min_p") if getattr(config, name) is not None]
+    for processor in truncations:
+        others = options + [p.name for p in truncations if p is not processor]
+        if processor.alone and others:
+            raise ValueError(f"{processor.name} truncates the law by itself; got {', '.join(others)} beside it")
+        if processor.remembers and config.temperature == 0:
+            raise ValueError(f"{processor.name} steers what is drawn and needs a temperature above 0; got 0")
 
 
 def law(logits: Tensor, config: Config) -> Tensor:

@@ -8,14 +8,23 @@ A drafter changes how fast a text is written, never the text.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor
 
-Draw = Callable[[Tensor, int], int]
-"""draw(logits (V,), ahead): the token that the row's own decoder and noise would pick from these logits, `ahead` places
-after the next one. A drafter with a law of its own draws with it, so that it errs only where its law does."""
+
+class Draw(Protocol):
+    """The row's own way to pick a token. A drafter with a law of its own draws with it, so that it errs only where its
+    law does.
+    """
+
+    def __call__(self, logits: Tensor, ahead: int, path: Sequence[int] = ()) -> int:
+        """The token that the row's decoder and noise would pick from logits (V,), `ahead` places after the next one.
+
+        path: the tokens guessed for the places in between. They matter to a decoder that looks at the text; left out,
+        the guess is only less likely to be right.
+        """
 
 
 class Draft(NamedTuple):

@@ -102,10 +102,14 @@ class DraftModel(Drafter):
         """Write `count` tokens after each row, all rows at once, keeping every state on the way."""
         state = State.cat([memory.state for memory in memories])
         state = prefill(self.model, [memory.unread[:-1] for memory in memories], state)
-        newest, drafted, trail = [memory.unread[-1] for memory in memories], [], []
+        newest, trail = [memory.unread[-1] for memory in memories], []
+        drafted: list[list[int]] = []
         for ahead in range(count):
             logits, state = self.model(torch.tensor(newest, device=self.model.device)[:, None], state)
-            newest = [memory.draw(row, ahead) for memory, row in zip(memories, _wide(logits), strict=True)]  # eq. (1)
+            paths = [[step[row] for step in drafted] for row in range(len(memories))]
+            newest = [  # eq. (1)
+                memory.draw(row, ahead, path) for memory, row, path in zip(memories, _wide(logits), paths, strict=True)
+            ]
             drafted.append(newest)
             trail.append(state)
         for row, memory in enumerate(memories):
@@ -121,5 +125,5 @@ def reference(model: Model, text: Sequence[int], draw: Draw, count: int) -> list
     written: list[int] = []
     for ahead in range(count):
         logits, _ = model(torch.tensor([[*text, *written]]))
-        written.append(draw(_wide(logits)[0], ahead))
+        written.append(draw(_wide(logits)[0], ahead, written))
     return written

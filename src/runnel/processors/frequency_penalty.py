@@ -1,0 +1,49 @@
+"""Frequency penalty: tokens lose a fixed number of nats for every time that they were written already.
+
+    l'_v = l_v - alpha * c_v,  c_v the count of v among the written tokens             (1)
+
+The rule is that of OpenAI's completions API; there is no paper. The prompt does not count. A negative penalty favours
+repetition, 0 changes nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from runnel.processors import Processor, Stage, Text
+
+PAPERS: dict[str, str] = {}
+
+
+@dataclass(frozen=True)
+class Config:
+    """penalty: alpha, in nats."""
+
+    penalty: float = 0.2
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.penalty):
+            raise ValueError(f"frequency_penalty must be a finite number; got {self.penalty}")
+
+
+class FrequencyPenalty(Processor):
+    config: Config
+    stage = Stage.PENALTY
+
+    def process(self, logits: Tensor, texts: Sequence[Text]) -> Tensor:
+        counts = torch.stack([_counts(text.written, logits.shape[-1]) for text in texts])
+        return logits - self.config.penalty * counts  # eq. (1)
+
+
+def _counts(tokens: Sequence[int], vocab_size: int) -> Tensor:
+    return torch.bincount(torch.tensor(tokens, dtype=torch.long), minlength=vocab_size)
+
+
+def reference(logits: Sequence[float], written: Sequence[int], config: Config) -> list[float]:
+    """One row, token by token."""
+    return [logit - config.penalty * written.count(token) for token, logit in enumerate(logits)]
