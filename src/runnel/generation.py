@@ -128,13 +128,13 @@ def generate(
 
     seeds = _seeds(seed, len(texts), samples)
     state = _begin(model, state, len(texts))
-    earlier = _earlier(read, state, vocab_size)
+    earlier, lengths = _earlier(read, state, vocab_size), state.lengths.tolist()
     rows = [
         Row(
             index=index,
             seed=row_seed,
             prompt=[*earlier[prompt], *texts[prompt]],
-            position=int(state.lengths[prompt]) + len(texts[prompt]),
+            position=lengths[prompt] + len(texts[prompt]),
             limit=limits[prompt],
             stops=stops,
             decoder=decoders[prompt],

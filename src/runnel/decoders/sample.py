@@ -64,8 +64,6 @@ class Config:
 
 
 class Sample(Decoder):
-    config: Config
-
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         processors = resolve(config.processors)
@@ -104,9 +102,8 @@ class Sample(Decoder):
         for processor in self.changes:
             logits = processor.process(logits, texts)
         if self.changes and bool((logits == -math.inf).all(-1).any()):
-            written = min(len(text.written) for text in texts)
             names = ", ".join(processor.name for processor in self.changes)
-            raise Exhausted(f"no token is left to write, after {written} of a text: all are banned by {names}")
+            raise Exhausted(f"no token is left to write: all are banned by {names}")
         return logits
 
 

@@ -41,7 +41,7 @@ class PresencePenalty(Processor):
 
 
 def _counts(tokens: Sequence[int], vocab_size: int) -> Tensor:
-    return torch.bincount(torch.tensor(tokens, dtype=torch.long), minlength=vocab_size)
+    return torch.bincount(torch.tensor(tokens, dtype=torch.long), minlength=vocab_size).double()
 
 
 def reference(logits: Sequence[float], written: Sequence[int], config: Config) -> list[float]:
