@@ -300,25 +300,27 @@ def _earlier(read: Sequence[Sequence[int]] | None, state: State, vocab_size: int
 
 def _decoders(decoder: str | Decoder | Any, options: dict[str, Any], count: int) -> list[Decoder]:
     """The decoder of each prompt; prompts with the same options share one."""
-    own = options["processors"]
-    if isinstance(own, str) or not isinstance(own, list | tuple):
-        own = options["processors"] = (own,)
-    by_prompt = bool(own) and all(isinstance(processors, list | tuple) for processors in own)
-    values = {
-        name: [value] * count if name == "processors" and not by_prompt else _each(name, value, count)
-        for name, value in options.items()
-    }
+    values = {name: _each(name, value, count) for name, value in options.items() if name != "processors"}
+    values["processors"] = _processors(options["processors"], count)
     made: list[tuple[dict[str, Any], Decoder]] = []
     found = []
     for row in range(count):
         wanted = {name: value[row] for name, value in values.items()}
-        wanted["processors"] = tuple(wanted["processors"])
         known = next((known for options, known in made if options == wanted), None)
         if known is None:
             known = _decoder(decoder, wanted)
             made.append((wanted, known))
         found.append(known)
     return found
+
+
+def _processors(processors: Any, count: int) -> list[tuple[Any, ...]]:
+    """The processors of each prompt: the same, or of a list of lists its own."""
+    if not isinstance(processors, list | tuple):
+        return [(processors,)] * count
+    if processors and all(isinstance(own, list | tuple) for own in processors):
+        return [tuple(own) for own in _each("processors", processors, count)]
+    return [tuple(processors)] * count
 
 
 def _decoder(decoder: str | Decoder | Any, options: dict[str, Any]) -> Decoder:
