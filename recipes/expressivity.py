@@ -30,7 +30,10 @@ from runnel.types import IGNORE
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "results" / "expressivity.md"
-SEEDS = (3, 4, 5)
+SEEDS = (6, 7, 8)
+SCHEDULE = "wsd"
+"""Keeps the rate up. With a cosine, gates stop on their way to 0, 1 and 2 as soon as the training rows are right, and
+longer rows are not."""
 MULTIPLES = (1, 2, 4)
 """Lengths that a model is scored at, over the length that it was trained at."""
 BINS = 16
@@ -63,7 +66,7 @@ RECALL = Task(
     source="recall:pairs=4,vocab=64",
     length=32,
     batch_size=64,
-    d_model=64,
+    d_model=32,
     weight_decay=0.1,
     decisive=1,
     solved=0.99,
@@ -98,14 +101,14 @@ class Entry:
 
 
 ENTRIES = (
-    Entry(RECALL, "attention(head_dim=16)*2", True, 1000, 5e-3),
-    Entry(RECALL, "gated_deltanet(head_dim=16, conv=2)", True, 1000, 1e-2),
-    Entry(RECALL, "mingru(expand=18, conv=2)", False, 1000, 1e-2),
-    Entry(PARITY, "slstm(conv=1)", True, 500, 1e-2),
-    Entry(PARITY, "gated_deltanet(beta_max=2.0, head_dim=16, conv=1)", True, 500, 2e-2),
-    Entry(PARITY, "gated_deltanet(beta_max=1.0, head_dim=16, conv=1)", False, 500, 2e-2),
-    Entry(PARITY, "mamba(conv=1)", False, 500, 1e-2),
-    Entry(PARITY, "mamba*2", False, 500, 1e-2),
+    Entry(RECALL, "attention(head_dim=16)*2", True, 1500, 5e-3),
+    Entry(RECALL, "gated_deltanet(head_dim=32, conv=2)", True, 1500, 1e-2),
+    Entry(RECALL, "mingru(expand=34, conv=2)", False, 1500, 1e-2),
+    Entry(PARITY, "slstm(conv=1)", True, 600, 1e-2),
+    Entry(PARITY, "gated_deltanet(beta_max=2.0, head_dim=16, conv=1)", True, 600, 2e-2),
+    Entry(PARITY, "gated_deltanet(beta_max=1.0, head_dim=16, conv=1)", False, 600, 2e-2),
+    Entry(PARITY, "mamba(conv=1)", False, 600, 1e-2),
+    Entry(PARITY, "mamba*2", False, 600, 1e-2),
 )
 
 
@@ -127,6 +130,7 @@ class Run(NamedTuple):
             "pattern": entry.pattern,
             "steps": entry.steps,
             "lr": entry.lr,
+            "schedule": SCHEDULE,
             "seed": self.seed,
         }
 
@@ -141,7 +145,12 @@ def perform(run: Run, folder: Path, on_step: Callable[[train.StepReport], None] 
     source = _open(task, task.length, run.seed)
     model = runnel.build(entry.pattern, vocab_size=source.vocab_size, d_model=task.d_model, seed=run.seed)
     config = train.TrainConfig(
-        steps=entry.steps, lr=entry.lr, weight_decay=task.weight_decay, valid_every=None, seed=run.seed
+        steps=entry.steps,
+        lr=entry.lr,
+        weight_decay=task.weight_decay,
+        schedule=SCHEDULE,
+        valid_every=None,
+        seed=run.seed,
     )
     result = train.fit(model, source, folder / run.name(), config, on_step)
     right = {k: correct(model, _open(task, k * task.length, run.seed)) for k in MULTIPLES}
@@ -276,9 +285,9 @@ def page(recall: Results, parity: Results) -> str:
     return f"""# Expressivity: what a state can and cannot do
 
 Made by `python recipes/expressivity.py`. Seeds {seeds}, one beside the other, none left out; every seed is another
-model and other data. The settings (sizes, steps, learning rates) were found with seeds 0, 1 and 2, which are not in the
-tables. Seconds are of training, on one thread of a shared two-core machine; AdamW, cosine, batches of 64 fresh rows;
-scored on 512 held-out rows. State bytes are those of one row after the training length.
+model and other data. The settings (sizes, steps, learning rates) were found with seeds 0 to 5, which are not in the
+tables. Seconds are of training, on one thread of a shared two-core machine; AdamW, warm-up-stable-decay, batches of 64
+fresh rows; scored on 512 held-out rows. State bytes are those of one row after the training length.
 
 ## Multi-query associative recall
 
@@ -294,6 +303,9 @@ convolution and so needs a layer more, to bring a key and its value together.
 
 {table(recall)}
 
+minGRU is above chance: it has begun to give keys channels of their own. With fewer keys or many more steps it would get
+further; with more keys than channels that way is closed.
+
 ## Parity
 
 The running parity of random bits, every position scored ("Unlocking State-Tracking in Linear RNNs Through Negative
@@ -307,6 +319,19 @@ help to count short rows; `mamba*2` is mamba as it comes, with its convolution, 
 {table(parity)}
 
 ![Accuracy along a row of four times the training length](expressivity.png)
+
+## What it took
+
+A first round, with seeds 3 to 5 and a cosine schedule, missed twice:
+
+- Parity, `gated_deltanet(beta_max=2.0, head_dim=16, conv=1)`, 500 steps: 1.000 / 0.986 / 1.000 at 4x. All three were
+  perfect at 1x and 2x: the training rows were right long before the gates had come close enough to 2 (beta) and 1
+  (decay) for longer ones, and then the rate sank. With the rate kept up (warm-up-stable-decay, all else the same)
+  seed 4 gave 1.000 at 4x and at 16x.
+- Recall, `gated_deltanet(head_dim=16, conv=2)` of width 64: 1.000 / 0.999 / 0.898 after 1,000 steps; the last seed left
+  the plateau late, and was at 0.971 after 1,500. Of width 32, with one head of 32, the same seed was at 1.000 after 600
+  steps, with a smaller state. It is not the wider head alone: of width 64 with heads of 32 that seed had not left the
+  plateau after 500 steps. When a run leaves it is luck (seed 0 of the model in the table: after 400 steps).
 """
 
 

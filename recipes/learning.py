@@ -83,7 +83,7 @@ def table(runs: list[dict[str, Any]], grams: list[float]) -> str:
     names = {1: "unigram", **{n: f"order-{n} n-gram" for n in (3, 4, 5)}}
     rows += [(grams[n], f"| *{name}* | | | | | | | *{grams[n]:.3f}* |") for n, name in names.items()]
     head = (
-        "| model | parameters | tokens read | training s | CPU s, validation included | tokens/s, training "
+        "| model | parameters | tokens read | seconds, final validation included | CPU seconds | tokens/s "
         "| state after 1,000 tokens | bits per byte, held out |\n|---|---|---|---|---|---|---|---|"
     )
     return "\n".join([head, *[row for _, row in sorted(rows)]])
