@@ -22,9 +22,16 @@ if TYPE_CHECKING:
     from runnel.model import Model
     from runnel.train import TrainConfig, TrainResult
 
-MODEL, D_MODEL = "(mamba2*2, attention(window=128))*2", 104
+MODEL, D_MODEL = "(mingru*2, attention(window=128))*2", 112
 LENGTH, BATCH, VALID_FRACTION = 256, 8, 0.005
-SETTINGS: dict[str, Any] = {"lr": 4e-3, "warmup": 0.05, "valid_every": None, "save_seconds": 20.0}
+SETTINGS: dict[str, Any] = {
+    "optimizer": "muon",
+    "lr": 1e-2,
+    "schedule": "wsd",
+    "cooldown": 0.4,
+    "valid_every": None,
+    "save_seconds": 20.0,
+}
 EXCLUDED = "test+tests+idle_test+site-packages+dist-packages+encodings+pydoc_data+lib2to3"
 """Folders of the standard library that are left out: tests, tables, and what is not the library's own."""
 ORDERS = {"unigram": 1, "order-3 n-gram": 3}
