@@ -108,14 +108,15 @@ def test_every_knob_reaches_the_run(folder):
     assert (run["data"]["train_tokens"], run["data"]["valid_tokens"]) == (554, 139)
 
 
-def test_a_generator_is_shown_beside_its_optimum(folder, in_process):
-    code, out, _ = in_process(["train", "markov:vocab=4", *SMALL, "--steps", 5], folder)
+@pytest.mark.parametrize("source", ["markov:vocab=4", "ar:order=2"], ids=["tokens", "values"])
+def test_a_generator_is_shown_beside_its_optimum(folder, in_process, source):
+    code, out, _ = in_process(["train", source, *SMALL, "--steps", 5], folder)
     assert code == 0
     last = out.splitlines()[-1]
     assert last.startswith("validation ")
     assert "bits per token; " in last
     assert "optimal " in last
-    assert (folder / "runs/markov/model.safetensors").is_file()
+    assert (folder / "runs" / source.partition(":")[0] / "model.safetensors").is_file()
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,9 @@ def unchanged(processor, rows=30):
 class Branching(Drafter):
     """Two guesses after every node, most of them wrong."""
 
+    def __str__(self):
+        return "branching"
+
     def begin(self, prompt, draw):
         return list(prompt)
 

@@ -223,6 +223,8 @@ def _beginning(source: str, spool: Path, held_out: float) -> Iterator[bytes]:
 def _build(source: Source, pattern: str, d_model: int, layers: int | None, channel: str, seed: int) -> Model:
     import runnel
 
-    if not source.vocab_size:
-        raise ValueError("runnel train learns tokens, and this source gives real values")
-    return runnel.build(pattern, source.vocab_size, d_model, layers, seed, None if channel == "none" else channel)
+    block = None if channel == "none" else channel
+    if source.vocab_size:
+        return runnel.build(pattern, source.vocab_size, d_model, layers, seed, block)
+    channels = source.batch(0).inputs.shape[-1]  # a source of real values
+    return runnel.build(pattern, None, d_model, layers, seed, block, value_dim=channels)
