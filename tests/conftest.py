@@ -17,7 +17,7 @@ CHECKED = [
 ]
 """Pages whose shapes are checked at every call. Other rooms tell their users themselves what is wrong."""
 
-jaxtyping.install_import_hook(CHECKED, "beartype.beartype")
+jaxtyping.install_import_hook(CHECKED, "shape_checker.check")
 
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
 

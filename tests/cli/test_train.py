@@ -136,7 +136,6 @@ def test_a_generator_is_shown_beside_its_optimum(folder, in_process, source):
         (["text.txt", "--tokenizer", "x.json"], "--tokenizer needs --codec bpe"),
         (["text.txt", "--codec", "bpe", "--tokenizer", "x.json"], "x.json"),
         (["text.txt", "--threads", "0"], "--threads must be at least 1"),
-        (["ar"], "learns tokens"),
         ([], "source"),
     ],
 )
