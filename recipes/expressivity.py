@@ -32,8 +32,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "results" / "expressivity.md"
 SEEDS = (6, 7, 8)
 SCHEDULE = "wsd"
-"""Keeps the rate up. With a cosine, gates stop on their way to 0, 1 and 2 as soon as the training rows are right, and
-longer rows are not."""
+"""Chosen in try-outs: with a cosine one seed of six missed parity at 4x; why is not known (see the page)."""
 MULTIPLES = (1, 2, 4)
 """Lengths that a model is scored at, over the length that it was trained at."""
 BINS = 16
@@ -295,16 +294,18 @@ Four key-value pairs, then the four keys in any order: the answer is the value t
 Measuring and Improving Recall in Efficient Language Models", 2023, 2312.04927). Keys and values are from 32 tokens
 each. Attention looks the pair up in its memory of all tokens; the delta rule writes it into a matrix, under its key.
 minGRU has a vector of as many bytes, and several times the parameters, but its gates see two neighbouring tokens and
-nothing of what it holds: it cannot address its state by content. (A channel for every bit of every one of the 32 keys'
-values would fit into it; that it does not find this is what is shown, not that it cannot be.) Attention has no
-convolution and so needs a layer more, to bring a key and its value together.
+nothing of what it holds. (A channel for every bit of every one of the 32 keys' values would fit into it: what is shown
+is that training does not find this, not that it cannot be.) Attention has no convolution and so needs a layer more, to
+bring a key and its value together.
 
 {rule(RECALL)} Longer rows have more filler; they are shown, not judged.
 
 {table(recall)}
 
-minGRU is above chance: it has begun to give keys channels of their own. With fewer keys or many more steps it would get
-further; with more keys than channels that way is closed.
+minGRU is above chance. It answers with a value of the row 94 to 95 times in 100, and the sooner a pair came the better:
+0.51 to 0.56 for the first pair, 0.23 to 0.28 for the last. No key is known and none unknown (0.25 to 0.55 for each of
+the 32), so it has not given keys channels of their own. How it does this was not looked into, and longer training was
+not tried: the claim is about equal state and equal steps.
 
 ## Parity
 
@@ -320,18 +321,24 @@ help to count short rows; `mamba*2` is mamba as it comes, with its convolution, 
 
 ![Accuracy along a row of four times the training length](expressivity.png)
 
-## What it took
+## What was tried
 
-A first round, with seeds 3 to 5 and a cosine schedule, missed twice:
+The thresholds were set after the first try-outs and not changed since. The models that solve their task were tuned more
+than the controls: gated_deltanet on recall took about ten settings (pairs, vocabulary, width, heads, layers,
+convolution, rate). The controls had their rate swept on seed 0 afterwards, all else as in the tables, and none came
+near: minGRU on recall 0.264 / 0.338 / 0.375 at 1x (rates 0.003, 0.005, 0.02); on parity at 4x gated_deltanet with
+beta_max 1 0.542 / 0.535 (0.003, 0.005), mamba 0.538 / 0.509 (0.003, 0.02), mamba*2 0.602 (0.003).
 
-- Parity, `gated_deltanet(beta_max=2.0, head_dim=16, conv=1)`, 500 steps: 1.000 / 0.986 / 1.000 at 4x. All three were
-  perfect at 1x and 2x: the training rows were right long before the gates had come close enough to 2 (beta) and 1
-  (decay) for longer ones, and then the rate sank. With the rate kept up (warm-up-stable-decay, all else the same)
-  seed 4 gave 1.000 at 4x and at 16x.
+A first recorded round, seeds 3 to 5 with a cosine schedule, missed twice and was replaced by this one:
+
 - Recall, `gated_deltanet(head_dim=16, conv=2)` of width 64: 1.000 / 0.999 / 0.898 after 1,000 steps; the last seed left
-  the plateau late, and was at 0.971 after 1,500. Of width 32, with one head of 32, the same seed was at 1.000 after 600
-  steps, with a smaller state. It is not the wider head alone: of width 64 with heads of 32 that seed had not left the
-  plateau after 500 steps. When a run leaves it is luck (seed 0 of the model in the table: after 400 steps).
+  the plateau late, and was at 0.971 after 1,500. Of width 32, with one head of 32, that seed was at 1.000 after 600.
+  Why is not known; it is not the wider head alone (width 64 with heads of 32: still at chance after 500).
+- Parity, `gated_deltanet(beta_max=2.0, head_dim=16, conv=1)`, 500 steps: 1.000 / 0.986 / 1.000 at 4x. With
+  warm-up-stable-decay, all else the same, seeds 0 to 5 gave 1.000 at 4x. It is no rule: at 16x seed 2 was at 1.000 with
+  the cosine and at 0.913 without. Gates short of their ends are not the cause. In seed 4, trained again (0.984 at 4x),
+  the flip has beta 1.99999; setting it to 2 gives 0.985, taking the decay away 0.991, and taking away what a zero bit
+  writes 0.591. The cause is open, and a claim beyond 4x is not made.
 """
 
 
