@@ -2,36 +2,38 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 
-class Head(nn.Module):
+class Head(nn.Module, ABC):
     """A distribution given by P parameters, which `forward` computes from a hidden vector.
 
     *B stands for (B, T), or (N,) where the nodes of a draft tree are scored.
     """
 
+    @abstractmethod
     def forward(self, hidden: Float[Tensor, "*B D"]) -> Float[Tensor, "*B P"]:
         """The parameters; for tokens these are the logits."""
-        raise NotImplementedError
 
+    @abstractmethod
     def log_prob(
         self, parameters: Float[Tensor, "*B P"], target: Int[Tensor, "*B"] | Float[Tensor, "*B C"]
     ) -> Float[Tensor, "*B"]:
         """Log-probability or log-density of the targets, in nats."""
-        raise NotImplementedError
 
+    @abstractmethod
     def sample(
         self, parameters: Float[Tensor, "*B P"], uniform: Float[Tensor, "*B C"]
     ) -> Int[Tensor, "*B"] | Float[Tensor, "*B C"]:
         """One draw per row of parameters from `uniform` noise in (0, 1), a number for every token or channel."""
-        raise NotImplementedError
 
+    @abstractmethod
     def mean(self, parameters: Float[Tensor, "*B P"]) -> Int[Tensor, "*B"] | Float[Tensor, "*B C"]:
         """The mean (for tokens: the most likely one)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def quantile(self, parameters: Float[Tensor, "*B P"], level: float) -> Float[Tensor, "*B C"]:
         """The quantile at `level` in (0, 1). ValueError where the outcomes have no order."""
-        raise NotImplementedError

@@ -8,6 +8,7 @@ Lineage. The zero state is all zeros (or empty), so that resets need no special 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
 import torch
@@ -21,7 +22,7 @@ FORMS = ("parallel", "step", "packed", "tree")
 """Forms that a mixer may have. One that lacks a form declares fewer, and asking for it is an error."""
 
 
-class Mixer(nn.Module):
+class Mixer(nn.Module, ABC):
     """A token mixer: `__init__(d_model, config)` with the Config of its page.
 
     A page may narrow `forms`, and bumps `semantics` when the same weights would compute another function: old
@@ -36,19 +37,19 @@ class Mixer(nn.Module):
     variants: ClassVar[tuple[dict[str, Any], ...]] = ()
     out: nn.Linear
 
+    @abstractmethod
     def init_state(self, batch_size: int) -> Memory:
         """The zero state of `batch_size` rows, in at least float32."""
-        raise NotImplementedError
 
+    @abstractmethod
     def forward(
         self, x: Float[Tensor, "B T D"], state: Memory, lineage: Lineage
     ) -> tuple[Float[Tensor, "B T D"], Memory]:
         """The outputs and the state after the last token (pending after a tree)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def reference(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
         """The literal loop of the paper over fresh rows. Slow and obvious."""
-        raise NotImplementedError
 
     def zeros(self, *shape: int) -> Tensor:
         """State storage on the mixer's device: float32, or float64 for a float64 mixer."""
