@@ -145,8 +145,9 @@ class Model(nn.Module):
             raise ValueError(
                 f"lineage must be ({batch_size}, {length}), as the input; got ({lineage.batch_size}, {lineage.length})"
             )
-        hidden, layers = self._run(inputs, state.layers, lineage.at(state.lengths))
-        return hidden, State(layers, lineage.at(state.lengths).end, state.identify)
+        lineage = lineage.at(state.lengths)
+        hidden, layers = self._run(inputs, state.layers, lineage)
+        return hidden, State(layers, lineage.end, state.identify)
 
     def verify(self, state: State, tree: DraftTree) -> Verification:
         """Run every node of a draft tree after its own path, in one call. The state is unchanged."""

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.nn.functional import silu
 
 from runnel.mixer import linear
+from runnel.ops.precision import widen
 
 PAPERS = {
     "Outrageously Large Neural Networks: The Sparsely-Gated Mixture-of-Experts Layer": "1701.06538",
@@ -75,11 +76,11 @@ class MoE(nn.Module):
 
     def _route(self, flat: Tensor) -> tuple[Tensor, Tensor]:
         """Weights and expert indices, each (tokens, active)."""
-        p = self.router(flat).float().softmax(-1) if flat.dtype != torch.float64 else self.router(flat).softmax(-1)
-        share = torch.zeros_like(p).scatter(1, p.topk(self.config.active).indices, 1.0).mean(0) / self.config.active
-        p = _Balanced.apply(p, share, self.config.balance)
-        best = p.topk(self.config.active)
-        return best.values / best.values.sum(-1, keepdim=True), best.indices
+        p = widen(self.router(flat)).softmax(-1)
+        chosen = p.topk(self.config.active).indices
+        share = torch.zeros_like(p).scatter(1, chosen, 1.0).mean(0) / self.config.active
+        best = _Balanced.apply(p, share, self.config.balance).gather(1, chosen)
+        return best / best.sum(-1, keepdim=True), chosen
 
     def _expert(self, e: int, x: Tensor) -> Tensor:
         gate, value = self.up[e](x).chunk(2, dim=-1)

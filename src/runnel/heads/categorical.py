@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import log_softmax
 
 from runnel.head import Head
+from runnel.ops.precision import widen
 from runnel.types import IGNORE
 
 PAPERS: dict[str, str] = {}
@@ -23,7 +24,7 @@ class Categorical(Head):
 
     def log_prob(self, parameters: Float[Tensor, "*B V"], target: Int[Tensor, "*B"]) -> Float[Tensor, "*B"]:
         """Zero where the target is `IGNORE`."""
-        scores = log_softmax(parameters.float() if parameters.element_size() < 4 else parameters, dim=-1)
+        scores = log_softmax(widen(parameters), dim=-1)
         picked = scores.gather(-1, target.clamp(min=0)[..., None])[..., 0]
         return picked.masked_fill(target == IGNORE, 0.0)
 

@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from runnel.lineage import Lineage
+from runnel.ops import unroll
 from runnel.ops.outer import advance, decay_of, mask_padding, per_key
 from runnel.ops.paths import Blocks, join
 from runnel.ops.precision import full_precision
@@ -62,7 +63,8 @@ def delta_reference(
     memory: Float[Tensor, "B H K V"],
 ) -> tuple[Float[Tensor, "B T H V"], Float[Tensor, "B H K V"]]:
     """The literal loop over an ordinary sequence; arguments as in `delta_scan`."""
-    return _loop(delta_step, (q, k, v, beta[..., None], per_key(log_decay)), memory)
+    tokens = (q, k, v, beta[..., None], per_key(log_decay))
+    return unroll.reference(lambda x, s: delta_step(*x, memory=s), tokens, memory)
 
 
 def dplr_reference(
@@ -75,7 +77,8 @@ def dplr_reference(
     memory: Float[Tensor, "B H K V"],
 ) -> tuple[Float[Tensor, "B T H V"], Float[Tensor, "B H K V"]]:
     """The literal loop over an ordinary sequence; arguments as in `dplr_scan`."""
-    return _loop(dplr_step, (q, k, v, read, erase, per_key(log_decay)), memory)
+    tokens = (q, k, v, read, erase, per_key(log_decay))
+    return unroll.reference(lambda x, s: dplr_step(*x, memory=s), tokens, memory)
 
 
 @full_precision
@@ -180,11 +183,3 @@ def _carry(
             write = write + writes[:, n]
         memory = torch.addcmul(write, whole[:, n % whole.shape[1]], memory)
     return torch.stack(before, dim=1), torch.stack(corrections, dim=1), memory
-
-
-def _loop(step, tokens: tuple[Tensor, ...], memory: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[no-untyped-def]
-    outputs = []
-    for t in range(tokens[0].shape[1]):
-        y, memory = step(*[x[:, t] for x in tokens], memory)
-        outputs.append(y)
-    return torch.stack(outputs, dim=1), memory

@@ -10,6 +10,7 @@ Segment sums are accumulated directly, never as differences of long cumulative s
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -95,8 +96,7 @@ class Decay:
 
     def from_start(self, inclusive: bool = True) -> Tensor:
         """(B, n, H, C, 1 or K): the decay of the state before the chunk when t reads it (with or without t's own)."""
-        rows = self.blocks.reach if inclusive else self.blocks.strict
-        return (rows @ self.log).exp() * self.blocks.from_start
+        return (self._since_start if inclusive else self._before).exp() * self.blocks.from_start
 
     def to_end(self) -> Tensor:
         """(B, n, H, C, 1 or K): the decay of j's write at the end of the chunk; zero where it does not get there."""
@@ -111,21 +111,42 @@ class Decay:
 
         inclusive: t's own decay counts and j = t is on the path; otherwise neither.
         """
-        rows = self.blocks.reach if inclusive else self.blocks.strict
         if self.log.shape[-1] == 1:
-            return (x @ y.mT) * self._between(rows)[..., 0]
-        return self._channel_product(x, y, rows)
+            return (x @ y.mT) * (self._inclusive if inclusive else self._exclusive)[..., 0]
+        if not self._splits:
+            between = self._inclusive if inclusive else self._exclusive
+            return torch.einsum("...tk,...tjk,...jk->...tj", x, between, y)
+        x = x * ((self._since_start if inclusive else self._before) + SAFE_SPAN / 2).exp()
+        y = y * (-SAFE_SPAN / 2 - self._since_start).exp()
+        return (x @ y.mT).masked_fill((self.blocks.reach if inclusive else self.blocks.strict) == 0, 0)
+
+    # What several products of one call share, computed once.
+
+    @cached_property
+    def _since_start(self) -> Tensor:
+        """(B, n, H, C, 1 or K): summed log-decay from the chunk's start to t, t's own included."""
+        return self.blocks.reach @ self.log
+
+    @cached_property
+    def _before(self) -> Tensor:
+        """The same without t's own."""
+        return self.blocks.strict @ self.log
+
+    @cached_property
+    def _splits(self) -> bool:
+        """Whether the span of every chunk is small enough for exp of a sum to be split into two factors."""
+        return float(self._since_start.detach().min()) >= -SAFE_SPAN
+
+    @cached_property
+    def _inclusive(self) -> Tensor:
+        return self._between(self.blocks.reach)
+
+    @cached_property
+    def _exclusive(self) -> Tensor:
+        return self._between(self.blocks.strict)
 
     def _between(self, rows: Tensor) -> Tensor:
         """(B, n, H, C, C, 1 or K): decay between j and t, every segment sum accumulated on its own."""
         terms = self.log[..., :, None, :] * self.blocks.strict[..., None]  # i, j, k: what i adds for every j before it
         sums = (rows @ terms.flatten(-2)).unflatten(-1, terms.shape[-2:])
         return sums.masked_fill(rows[..., None] == 0, -torch.inf).exp()
-
-    def _channel_product(self, x: Tensor, y: Tensor, rows: Tensor) -> Tensor:
-        since_start = self.blocks.reach @ self.log
-        if float(since_start.detach().min()) < -SAFE_SPAN:
-            return torch.einsum("...tk,...tjk,...jk->...tj", x, self._between(rows), y)
-        x = x * (rows @ self.log + SAFE_SPAN / 2).exp()
-        y = y * (-SAFE_SPAN / 2 - since_start).exp()
-        return (x @ y.mT).masked_fill(rows == 0, 0)

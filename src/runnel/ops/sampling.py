@@ -52,3 +52,8 @@ def keep_min_p(logits: Float[Tensor, "*B V"], p: float) -> Float[Tensor, "*B V"]
     if p == 0:
         return logits
     return logits.masked_fill(logits < logits.amax(-1, keepdim=True) + math.log(p), -math.inf)
+
+
+def counts_of(tokens: Sequence[int], outcomes: int) -> Float64[Tensor, "{outcomes}"]:
+    """How often each outcome is among the tokens."""
+    return torch.bincount(torch.tensor(tokens, dtype=torch.long), minlength=outcomes).double()

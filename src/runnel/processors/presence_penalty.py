@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from runnel.ops.sampling import counts_of
 from runnel.processors import Processor, Stage, Text
 
 PAPERS: dict[str, str] = {}
@@ -36,12 +37,8 @@ class PresencePenalty(Processor):
     stage = Stage.PENALTY
 
     def process(self, logits: Tensor, texts: Sequence[Text]) -> Tensor:
-        counts = torch.stack([_counts(text.written, logits.shape[-1]) for text in texts])
+        counts = torch.stack([counts_of(text.written, logits.shape[-1]) for text in texts])
         return logits - self.config.penalty * counts.clamp(max=1)  # eq. (1)
-
-
-def _counts(tokens: Sequence[int], vocab_size: int) -> Tensor:
-    return torch.bincount(torch.tensor(tokens, dtype=torch.long), minlength=vocab_size).double()
 
 
 def reference(logits: Sequence[float], written: Sequence[int], config: Config) -> list[float]:
