@@ -64,7 +64,7 @@ def delta_reference(
 ) -> tuple[Float[Tensor, "B T H V"], Float[Tensor, "B H K V"]]:
     """The literal loop over an ordinary sequence; arguments as in `delta_scan`."""
     tokens = (q, k, v, beta[..., None], per_key(log_decay))
-    return unroll.reference(lambda x, s: delta_step(*x, memory=s), tokens, memory)
+    return unroll.reference(lambda x, s: delta_step(*[*x, s]), tokens, memory)
 
 
 def dplr_reference(
@@ -78,7 +78,7 @@ def dplr_reference(
 ) -> tuple[Float[Tensor, "B T H V"], Float[Tensor, "B H K V"]]:
     """The literal loop over an ordinary sequence; arguments as in `dplr_scan`."""
     tokens = (q, k, v, read, erase, per_key(log_decay))
-    return unroll.reference(lambda x, s: dplr_step(*x, memory=s), tokens, memory)
+    return unroll.reference(lambda x, s: dplr_step(*[*x, s]), tokens, memory)
 
 
 @full_precision
