@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from runnel.lineage import Lineage
-from runnel.ops.outer import outer_scan, reference
+from runnel.ops.outer import mean_scan, outer_scan, outer_scan_before, reference, step
 
 from .support import check_tree, close, normal, same_with_gradients
 
@@ -56,3 +56,37 @@ def test_half_precision_inputs_are_accumulated_in_float32():
     assert y.dtype == torch.bfloat16 and last.dtype == torch.float32
     _, memory = reference(*[x.double() for x in args], torch.zeros(2, 2, 3, 4, dtype=torch.float64))
     close(last.double(), memory, bound=1e-5)
+
+
+def reference_before(q, k, v, log_decay, memory):
+    """The literal loop that reads first: y_t = S_p^T q_t."""
+    outputs = []
+    for t in range(q.shape[1]):
+        outputs.append((q[:, t, :, None, :] @ memory)[..., 0, :])
+        decay = log_decay[:, t, :, None] if log_decay.dim() == 3 else log_decay[:, t]
+        memory = step(q[:, t], k[:, t], v[:, t], decay, memory)[1]
+    return torch.stack(outputs, dim=1), memory
+
+
+@pytest.mark.parametrize("channels", [False, True])
+@pytest.mark.parametrize("strength", DECAYS.values(), ids=DECAYS)
+@pytest.mark.parametrize("length", [1, 2, 17, 65, 150])
+def test_reading_before_writing(channels, strength, length):
+    args = inputs(length, channels, strength)
+    same_with_gradients(outer_scan_before(*args, Lineage.sequence(2, length)), reference_before(*args), args)
+
+
+@pytest.mark.parametrize("channels", [False, True])
+def test_tree_that_reads_before_writing(channels):
+    *tokens, memory = inputs(9, channels, 0.05)
+    check_tree(outer_scan_before, reference_before, tokens, memory)
+
+
+def test_the_mean_of_the_past_under_decaying_weights():
+    q, k, v, log_decay, _ = inputs(70, True, 0.3)
+    q, k = q.exp(), k.exp()
+    zero = torch.zeros(2, 2, 3, 5, dtype=torch.float64)
+    kept = (log_decay.cumsum(1)[:, :, None] - log_decay.cumsum(1)[:, None]).exp()  # (B, T, T, H, K)
+    scores = torch.einsum("bthk,btjhk,bjhk->bhtj", q, kept, k).tril()
+    expected = (scores / scores.sum(-1, keepdim=True)) @ v.transpose(1, 2)
+    close(mean_scan(q, k, v, zero, Lineage.sequence(2, 70), log_decay)[0], expected.transpose(1, 2))

@@ -22,12 +22,12 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import elu, pad
+from torch.nn.functional import elu
 
 from runnel.lineage import Lineage
 from runnel.mixer import Mixer, head_width, linear, parameter
 from runnel.ops import conv
-from runnel.ops.outer import outer_scan
+from runnel.ops.outer import mean_scan
 
 PAPERS = {"Transformers are RNNs: Fast Autoregressive Transformers with Linear Attention": "2006.16236"}
 
@@ -64,9 +64,8 @@ class LinearAttention(Mixer):
     ) -> tuple[Float[Tensor, "B T D"], State]:
         x, tail = conv.causal_conv(x, self.conv_weight, None, state.tail, lineage)
         q, k, v = self._project(x)
-        y, memory = outer_scan(q, k, pad(v, (0, 1), value=1.0), x.new_zeros(*x.shape[:2], 1), state.memory, lineage)
-        normaliser = y[..., -1:].clamp(min=torch.finfo(y.dtype).tiny)  # zero only at padding that nothing precedes
-        return self.out((y[..., :-1] / normaliser).flatten(-2)), State(tail, memory)
+        y, memory = mean_scan(q, k, v, state.memory, lineage)
+        return self.out(y.flatten(-2)), State(tail, memory)
 
     def reference(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
         x, _ = conv.reference(x, self.conv_weight, None, self.init_state(x.shape[0]).tail)

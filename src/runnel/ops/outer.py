@@ -12,6 +12,7 @@ from __future__ import annotations
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import pad
 
 from runnel.lineage import Lineage
 from runnel.ops.paths import Decay, blocks_of, join
@@ -64,16 +65,53 @@ def outer_scan(
 
     Returns the outputs and the memory after the last token (pending after a tree).
     """
+    return _scan(q, k, v, log_decay, memory, lineage, inclusive=True)
+
+
+@full_precision
+def outer_scan_before(
+    q: Float[Tensor, "B T #H K"],
+    k: Float[Tensor, "B T #H K"],
+    v: Float[Tensor, "B T H V"],
+    log_decay: Float[Tensor, "B T #H"] | Float[Tensor, "B T #H K"],
+    memory: Float[Tensor, "B H K V"],
+    lineage: Lineage,
+) -> tuple[Float[Tensor, "B T H V"], Memory]:
+    """The same memory, but read before the token decays it and writes to it: y_t = S_p^T q_t."""
+    return _scan(q, k, v, log_decay, memory, lineage, inclusive=False)
+
+
+def mean_scan(
+    q: Float[Tensor, "B T #H K"],
+    k: Float[Tensor, "B T #H K"],
+    v: Float[Tensor, "B T H V"],
+    memory: Float[Tensor, "B H K V+1"],
+    lineage: Lineage,
+    log_decay: Float[Tensor, "B T #H"] | Float[Tensor, "B T #H K"] | None = None,
+) -> tuple[Float[Tensor, "B T H V"], Memory]:
+    """Linear attention: the mean of the values of the past with weights q_t . k_j >= 0 (decayed, if anything decays).
+
+    The normaliser is one more value column, of ones: the last column of the memory.
+    """
+    log_decay = v.new_zeros(*v.shape[:2], 1) if log_decay is None else log_decay
+    y, memory = outer_scan(q, k, pad(v, (0, 1), value=1.0), log_decay, memory, lineage)
+    return y[..., :-1] / y[..., -1:].clamp(min=torch.finfo(y.dtype).tiny), memory  # zero: padding after nothing
+
+
+def _scan(
+    q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, memory: Tensor, lineage: Lineage, inclusive: bool
+) -> tuple[Tensor, Memory]:
+    """inclusive: the token's own decay and write count in what it reads."""
     log_decay = per_key(log_decay)
     if lineage.is_plain and lineage.length == 1:
-        y, memory = step(q[:, 0], k[:, 0], v[:, 0], log_decay[:, 0], memory)
-        return y[:, None], memory
+        y, after = step(q[:, 0], k[:, 0], v[:, 0], log_decay[:, 0], memory)
+        return (y if inclusive else (q[:, 0, :, None, :] @ memory)[..., 0, :])[:, None], after
     k, v, log_decay = mask_padding(lineage, k, v, log_decay)
     decay = decay_of(log_decay, lineage)
     split = decay.blocks.split
     q_, k_, v_ = split(q), split(k), split(v)
-    y = decay.product(q_, k_) @ v_
-    reads = q_ * decay.from_start()
+    y = decay.product(q_, k_, inclusive) @ v_
+    reads = q_ * decay.from_start(inclusive)
     if lineage.is_tree:
         y = y + reads @ memory[:, None]
         return join(y, lineage.length), Pending(advance, memory, (log_decay, k, v))
