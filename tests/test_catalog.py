@@ -25,11 +25,13 @@ def test_nine_mixers_with_all_forms():
     assert all(mixers[name]["forms"] == list(FORMS) and mixers[name]["titles"] for name in nine)
 
 
-def test_decoders_say_whether_they_are_lossless():
-    assert all(isinstance(m["lossless"], bool) for m in runnel.methods() if m["kind"] == "decoder")
+def test_decoders_and_acceptance_rules_say_whether_they_are_lossless():
+    saying = [m for m in runnel.methods() if m["kind"] in ("decoder", "acceptance")]
+    assert {m["kind"] for m in saying} == {"decoder", "acceptance"}
+    assert all(isinstance(m["lossless"], bool) for m in saying)
 
 
-@pytest.mark.parametrize("folder", ["mixers", "blocks", "heads", "objectives", "drafters", "decoders", "processors"])
+@pytest.mark.parametrize("folder", sorted(set(catalog.KINDS) - {"data", "codecs"}))
 def test_method_pages_fit_a_screen_or_two(folder):
     for name in catalog.names(folder):
         lines = (ROOT / "src" / "runnel" / folder / f"{name}.py").read_text().count("\n")

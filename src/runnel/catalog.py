@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+Base = type | tuple[type, ...]
 ROOT = Path(__file__).parent
 KINDS = {
     "mixers": "mixer",
@@ -18,6 +19,9 @@ KINDS = {
     "heads": "head",
     "objectives": "objective",
     "drafters": "drafter",
+    "trees": "tree",
+    "acceptance": "acceptance",
+    "policies": "policy",
     "decoders": "decoder",
     "processors": "processor",
     "codecs": "codec",
@@ -50,19 +54,19 @@ def suggest(name: str, known: tuple[str, ...]) -> str:
     return f"; did you mean {near[0]!r}?" if near else f"; there are: {', '.join(known)}"
 
 
-def class_in(module: ModuleType, base: type) -> Any:
-    """The one subclass of `base` that a page defines."""
+def class_in(module: ModuleType, base: Base) -> Any:
+    """The one subclass of `base`, or of one of several bases, that a page defines."""
     found = [
         member
         for _, member in inspect.getmembers(module, inspect.isclass)
         if issubclass(member, base) and member.__module__ == module.__name__
     ]
     public = [member for member in found if not member.__name__.startswith("_")]
-    assert len(public) == 1, f"{module.__name__} must define one {base.__name__}; found {public}"
+    assert len(public) == 1, f"{module.__name__} must define one {base}; found {public}"
     return public[0]
 
 
-def make(folder: str, base: type, thing: Any) -> Any:
+def make(folder: str, base: Base, thing: Any) -> Any:
     """The method that is meant by a name (its default Config), a Config of a page, or an object of one's own."""
     if isinstance(thing, base):
         return thing

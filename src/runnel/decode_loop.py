@@ -1,137 +1,48 @@
-"""The one loop of decoding: draft -> verify -> accept -> commit, for every model, decoder and drafter.
+"""The one loop of decoding: draft -> verify -> accept -> commit, for every model, decoder, drafter and acceptance rule.
 
 The state covers all tokens of a row but the newest. Each round the newest token of every row is the root of that row's
-tree and the drafts hang below it; one call of the model gives the logits after every node. A row then walks down its
-tree: the row's decoder picks a token, and while that token is a node, the walk goes on there. What was walked over is
-committed, and the last token picked is the newest. Plain decoding is the tree of one root, for which the one-token form
-of the model is called.
+tree and the drafts hang below it; one call of the model gives the logits after every node. An acceptance rule then
+walks every row down its tree. What was walked over is committed, and the last token written is the newest. Plain
+decoding is the tree of one root, for which the one-token form of the model is called.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+import time
+from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor
 
-from runnel.decoders import Decoder
-from runnel.drafters import Draft, Drafter, Draw
+from runnel.acceptance import Acceptance
+from runnel.drafters import Draft, Drafter
 from runnel.model import Model
-from runnel.prefill import likeliest
-from runnel.processors import Exhausted, Text
+from runnel.policies import LengthPolicy, Round
+from runnel.rows import Forest, FreshDraw, Row, RowDraw, Said, Walk
 from runnel.state import State
-from runnel.stopping import StopText
-from runnel.tree import DraftTree
 
 OnTokens = Callable[[int, list[int]], None]
 """on_tokens(row, tokens): what a row gained in a round; all but the last token are accepted drafts."""
-
-STOP = -1
-"""Where a row's walk ends: below its last accepted node."""
-
-
-@dataclass
-class Row:
-    """One text. prompt: all that is known to stand before it. newest: its last token, not yet in the state. position:
-    where the next token will stand. decoder: who picks its tokens. stop_text: what looks for stop strings in it.
-
-    memory: what the drafter remembers of it; recalled: what its decoder does.
-    """
-
-    index: int
-    seed: int
-    prompt: Sequence[int]
-    position: int
-    limit: int
-    stops: frozenset[int]
-    decoder: Decoder
-    stop_text: StopText | None = None
-    tokens: list[int] = field(default_factory=list)
-    logprobs: list[float] = field(default_factory=list)
-    top_logprobs: list[dict[int, float]] = field(default_factory=list)
-    memory: Any = None
-    recalled: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def newest(self) -> int:
-        return self.tokens[-1] if self.tokens else self.prompt[-1]
-
-    @property
-    def ended(self) -> str | None:
-        """Why nothing more is written: "eos", "stop" (a stop string) or "length"; None while the row goes on."""
-        if self.tokens and self.newest in self.stops:
-            return "eos"
-        if self.stop_text is not None and self.stop_text.found:
-            return "stop"
-        return "length" if len(self.tokens) >= self.limit else None
-
-    @property
-    def done(self) -> bool:
-        return self.ended is not None
-
-    def text(self, path: Sequence[int] = ()) -> Text:
-        """The row as its decoder sees it, after a path of tokens that are not yet its own."""
-        return Text(self.prompt, [*self.tokens, *path] if path else self.tokens, self.stops, self.recalled)
-
-    def take(self, token: int, logits: Tensor, law: Tensor, top: int) -> None:
-        """Add a token, picked from logits (V,); law: their log-probabilities."""
-        self.recalled = self.decoder.remember(self.text(), logits, token)
-        self.tokens.append(token)
-        self.logprobs.append(float(law[token]))
-        if top:
-            self.top_logprobs += likeliest(law[None], top)
-        if self.stop_text is not None:
-            self.stop_text.push(token)
-        self.position += 1
-
-
-class Forest:
-    """One tree per row: the newest token of each row, then its drafts, as the flat lists of a DraftTree.
-
-    The root of row r is node r. children: node of each (parent, token); the first of equal siblings counts.
-    """
-
-    def __init__(self, rows: Sequence[Row], drafts: Sequence[Draft]) -> None:
-        self.tokens = [row.newest for row in rows]
-        self.parents, self.rows = [-1] * len(rows), list(range(len(rows)))
-        self.children: dict[tuple[int, int], int] = {}
-        for row, draft in enumerate(drafts):
-            self._hang(row, draft)
-
-    def _hang(self, row: int, draft: Draft) -> None:
-        first = len(self.tokens)
-        for token, parent in zip(draft.tokens, draft.parents, strict=True):
-            parent = row if parent < 0 else first + parent
-            self.children.setdefault((parent, token), len(self.tokens))
-            self.tokens.append(token)
-            self.parents.append(parent)
-            self.rows.append(row)
-
-    @property
-    def tree(self) -> DraftTree:
-        return DraftTree(self.tokens, self.parents, self.rows)
 
 
 class Loop:
     """The loop with what it counts."""
 
-    def __init__(self, model: Model, drafter: Drafter | None, on_tokens: OnTokens | None, top: int = 0) -> None:
-        self.model, self.drafter, self.on_tokens, self.top = model, drafter, on_tokens, top
+    def __init__(
+        self,
+        model: Model,
+        drafter: Drafter | None,
+        acceptance: Acceptance,
+        policy: LengthPolicy,
+        on_tokens: OnTokens | None = None,
+    ) -> None:
+        self.model, self.drafter, self.acceptance, self.policy = model, drafter, acceptance, policy
+        self.on_tokens = on_tokens
         self.target_calls = self.drafted = self.accepted = 0
+        self.draft_seconds = self.verify_seconds = 0.0
 
-    def draw_for(self, row: Row) -> Draw:
+    def draw_for(self, row: Row) -> RowDraw:
         """The row's own way to pick a token, for drafters that draw."""
-
-        def draw(logits: Tensor, ahead: int, path: Sequence[int] = ()) -> int:
-            try:
-                return row.decoder.pick(logits[None], [row.seed], [row.position + ahead], [row.text(path)])[0]
-            except Exhausted:  # after a path that the row may never take
-                return int(logits.argmax())
-
-        return draw
+        return RowDraw(row) if self.acceptance.shares_noise else FreshDraw(row)
 
     def until_done(self, rows: Sequence[Row], state: State) -> State:
         """Run rounds until every row is done; rows leave the batch as they finish. Returns their states, in order."""
@@ -151,79 +62,55 @@ class Loop:
 
     def round(self, rows: Sequence[Row], state: State) -> State:
         """Draft, verify, accept, commit."""
-        before = [len(row.tokens) for row in rows]
+        before, started = [len(row.tokens) for row in rows], time.perf_counter()
         forest = Forest(rows, self._drafts(rows))
-        logits, commit = self._verify(state, forest)
-        paths = self._accept(rows, forest, logits)
-        state = commit(paths)
-        self.target_calls += 1
-        self.drafted += len(forest.tokens) - len(rows)
-        self.accepted += sum(len(path) - 1 for path in paths)
-        for row, count in zip(rows, before, strict=True):
-            self._report(row, row.tokens[count:])
+        drafted = time.perf_counter()
+        said, commit = self._verify(state, forest)
+        walks = [Walk(row, root, forest, said) for root, row in enumerate(rows)]
+        self.acceptance.accept(walks)
+        state = commit([walk.path for walk in walks])
+        verified = time.perf_counter()
+        for walk, count in zip(walks, before, strict=True):
+            self._report(walk, walk.row.tokens[count:])
+        self._count(rows, forest, walks, drafted - started + time.perf_counter() - verified, verified - drafted)
         return state
 
     def _drafts(self, rows: Sequence[Row]) -> list[Draft]:
         if self.drafter is None:
             return []
-        return self.drafter.propose_all([row.memory for row in rows], [row.limit - len(row.tokens) - 1 for row in rows])
+        room = [row.limit - len(row.tokens) - 1 for row in rows]
+        budgets = self.policy.budgets([row.index for row in rows], room)
+        drafts = self.drafter.propose_all([row.memory for row in rows], budgets)
+        return self.policy.trimmed([row.index for row in rows], drafts)
 
-    def _verify(self, state: State, forest: Forest) -> tuple[Tensor, Callable[[list[list[int]]], State]]:
-        """Logits (N, V) after every node, float64 on the CPU, and what makes the next state of the accepted paths."""
+    def _verify(self, state: State, forest: Forest) -> tuple[Said, Callable[[list[list[int]]], State]]:
+        """What the model says after every node, and what makes the next state of the accepted paths."""
         if not forest.children:
             tokens = torch.tensor(forest.tokens, device=self.model.device)[:, None]
-            logits, after = self.model(tokens, state)
-            return logits[:, -1].double().cpu(), lambda paths: after
+            read = self.model.read(tokens, state)
+            return Said(read.logits[:, -1].double().cpu(), read.hidden[:, -1]), lambda paths: read.state
         out = self.model.verify(state, forest.tree)
-        return out.logits.double().cpu(), lambda paths: state.commit(out.pending, paths)
+        return Said(out.logits.double().cpu(), out.hidden), lambda paths: state.commit(out.pending, paths)
 
-    def _accept(self, rows: Sequence[Row], forest: Forest, logits: Tensor) -> list[list[int]]:
-        """Walk every row down its tree, all rows one step at a time. Returns the nodes walked over, roots first."""
-        paths = [[row] for row in range(len(rows))]
-        walking = list(range(len(rows)))
-        while walking:
-            here = logits[[paths[i][-1] for i in walking]]
-            law = here.log_softmax(-1)
-            _refuse_nan([rows[i] for i in walking], law)
-            picked = _pick([rows[i] for i in walking], here)
-            for at, (i, token) in enumerate(zip(walking, picked, strict=True)):
-                rows[i].take(token, here[at], law[at], self.top)
-                child = None if rows[i].done else forest.children.get((paths[i][-1], token))
-                paths[i].append(STOP if child is None else child)
-            walking = [i for i in walking if paths[i][-1] != STOP]
-        return [path[:-1] for path in paths]
-
-    def _report(self, row: Row, tokens: list[int]) -> None:
-        if self.drafter is not None and not row.done:
-            self.drafter.advance(row.memory, tokens)
+    def _report(self, walk: Walk, tokens: list[int]) -> None:
+        if self.drafter is not None and not walk.row.done:
+            if self.drafter.looks_back:
+                self.drafter.look_back(walk.row.memory, walk.seen())
+            self.drafter.advance(walk.row.memory, tokens)
         if self.on_tokens is not None:
-            self.on_tokens(row.index, tokens)
+            self.on_tokens(walk.row.index, tokens)
 
-
-def _pick(rows: Sequence[Row], logits: Tensor) -> list[int]:
-    """One token for every row from logits (N, V), the rows of one decoder in one call."""
-    members: dict[int, list[int]] = {}
-    for i, row in enumerate(rows):
-        members.setdefault(id(row.decoder), []).append(i)
-    picked = [0] * len(rows)
-    for group in members.values():
-        own = [rows[i] for i in group]
-        tokens = own[0].decoder.pick(
-            logits if len(group) == len(rows) else logits[group],
-            [row.seed for row in own],
-            [row.position for row in own],
-            [row.text() for row in own],
-        )
-        for i, token in zip(group, tokens, strict=True):
-            picked[i] = token
-    return picked
-
-
-def _refuse_nan(rows: Sequence[Row], law: Tensor) -> None:
-    """One NaN among its logits makes a row's whole law NaN."""
-    for row, first in zip(rows, law[:, 0].tolist(), strict=True):
-        if math.isnan(first):
-            raise ValueError(f"the model's logits must be finite; got NaN for row {row.index}, position {row.position}")
+    def _count(
+        self, rows: Sequence[Row], forest: Forest, walks: Sequence[Walk], draft_seconds: float, verify_seconds: float
+    ) -> None:
+        self.target_calls += 1
+        self.drafted += len(forest.tokens) - len(rows)
+        self.accepted += sum(len(walk.path) - 1 for walk in walks)
+        self.draft_seconds += draft_seconds
+        self.verify_seconds += verify_seconds
+        if self.drafter is not None:
+            indices = [row.index for row in rows]
+            self.policy.observe(Round(indices, forest, walks, draft_seconds, verify_seconds))
 
 
 def _rows_of(state: State, rows: Sequence[int]) -> State:

@@ -8,8 +8,6 @@ differ where two tokens come closer than that.
 
 from __future__ import annotations
 
-import dataclasses
-import operator
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -18,31 +16,46 @@ from typing import Any, TypedDict
 import torch
 
 from runnel import catalog
+from runnel.acceptance import Acceptance
 from runnel.codecs import Codec
-from runnel.decode_loop import Loop, OnTokens, Row
+from runnel.decode_loop import Loop, OnTokens
 from runnel.decoders import Decoder
 from runnel.drafters import Drafter
 from runnel.model import Model
-from runnel.prefill import CHUNK, prefill, prefill_scored
+from runnel.policies import LengthPolicy
+from runnel.prefill import CHUNK, prefill, prefill_hidden, prefill_scored
 from runnel.processors import Processor
-from runnel.state import State
+from runnel.request import (
+    at_least,
+    decoders_of,
+    drafter_of,
+    each,
+    earlier_of,
+    search_of,
+    seeds_of,
+    state_of,
+    stops_of,
+    strings_of,
+    texts_of,
+    vocabulary_of,
+)
+from runnel.rows import Row
+from runnel.search import Hypothesis, Search, Task, search_all
+from runnel.state import State, gathered
 from runnel.stopping import StopText
-
-MAX_SEED = 2**63
-PLAIN = {"temperature": 1.0, "top_k": None, "top_p": None, "min_p": None, "processors": ()}
-"""Options of the decoder that `generate` takes beside its name, with the values that mean "not given"."""
 
 
 class Stats(TypedDict):
     """target_calls: rounds, each one call of the model (the prefill is not counted). drafted: nodes proposed, over all
     rows. accepted: those committed; every round gives a row one token more than it accepted. seconds: wall time of the
-    whole call.
+    whole call; draft_seconds: what of it the drafter and its policy took.
     """
 
     target_calls: int
     drafted: int
     accepted: int
     seconds: float
+    draft_seconds: float
 
 
 @dataclass(frozen=True)
@@ -54,7 +67,7 @@ class Generation:
     ended: why a row is no longer: "eos", "stop" or "length". texts: with a codec, what was written, up to a stop
     string. top_logprobs: for each token the likeliest ones in its place, likeliest first. state: of each row after all
     its tokens but the newest, so that `generate(model, [[newest], ...], state=state)` goes on without reading anything
-    again.
+    again. scores: what a search ranked each text by. prompts: the prompt that each text follows, by index.
     """
 
     tokens: list[list[int]]
@@ -64,6 +77,8 @@ class Generation:
     ended: list[str | None]
     texts: list[str] = field(default_factory=list)
     top_logprobs: list[list[dict[int, float]]] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
+    prompts: list[int] = field(default_factory=list)
 
 
 @torch.no_grad()
@@ -71,7 +86,7 @@ def generate(
     model: Model,
     prompts: Sequence[Sequence[int]],
     max_new_tokens: int | Sequence[int] = 64,
-    decoder: str | Decoder | Any = "sample",
+    decoder: str | Decoder | Search | Any = "sample",
     drafter: str | Drafter | Any | None = None,
     temperature: float | Sequence[float] = 1.0,
     top_k: int | Sequence[int | None] | None = None,
@@ -83,6 +98,8 @@ def generate(
     on_tokens: OnTokens | None = None,
     prefill_chunk: int = CHUNK,
     *,
+    acceptance: str | Acceptance | Any = "match",
+    length: str | LengthPolicy | Any = "fixed",
     processors: Sequence[str | Processor | Any] | Sequence[Sequence[str | Processor | Any]] = (),
     n: int = 1,
     stop: str | bytes | Sequence[str | bytes] = (),
@@ -94,11 +111,14 @@ def generate(
 
     decoder, drafter: the name of a page of `decoders/` or `drafters/`, or its Config, e.g.
         `suffix.Config(max_draft=8)`, or an object of one's own.
+    acceptance: a page of `acceptance/`, in the same ways: which drafts become text. With `match` the text does not
+        depend on the drafter; with another lossless rule its law does not.
+    length: a page of `policies/`, in the same ways: how much is drafted in a round.
     temperature, top_k, top_p, min_p: options of a decoder given by name.
     processors: an option of it too: names, Configs or objects of `processors/`, e.g. `["typical", dry.Config()]`.
     max_new_tokens, temperature, top_k, top_p, min_p, processors: a list gives each prompt its own (for processors, a
         list of lists).
-    n: samples for each prompt, which is read once.
+    n: samples for each prompt, which is read once; of a search, its n best texts, best first.
     seed: row i (of prompts x samples) draws with seed + i, or with its own when a list is given.
     eos: the token or tokens that end a row.
     stop: strings that end a row; they may begin and end within tokens, and are looked for in what is written only.
@@ -113,48 +133,68 @@ def generate(
     ValueError, in one line, for whatever cannot be meant.
     """
     started = time.perf_counter()
-    vocab_size = _vocabulary(model)
-    texts = _texts(prompts, vocab_size)
-    samples, chunk = _at_least("n", n, 1), _at_least("prefill_chunk", prefill_chunk, 1)
-    limits = [_at_least("max_new_tokens", limit, 0) for limit in _each("max_new_tokens", max_new_tokens, len(texts))]
-    stops = _stops(eos, vocab_size)
+    vocab_size = vocabulary_of(model)
+    texts = texts_of(prompts, vocab_size)
+    samples, chunk = at_least("n", n, 1), at_least("prefill_chunk", prefill_chunk, 1)
+    limits = [at_least("max_new_tokens", limit, 0) for limit in each("max_new_tokens", max_new_tokens, len(texts))]
+    stops = stops_of(eos, vocab_size)
     options = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p, "processors": processors}
-    decoders = _decoders(decoder, options, len(texts))
+    decoders = decoders_of(decoder, options, len(texts))
+    strings = strings_of(stop, codec, vocab_size)
+    top = min(at_least("top_logprobs", top_logprobs, 0), vocab_size)
+    search = search_of(decoders, drafter, top)
+    seeds = seeds_of(seed, len(texts), samples if search is None else 1)
+    state = state_of(model, state, len(texts))
+    earlier, lengths = earlier_of(read, state, vocab_size), state.lengths.tolist()
+    whole = [[*before, *text] for before, text in zip(earlier, texts, strict=True)]
+    positions = [length + len(text) for length, text in zip(lengths, texts, strict=True)]
+    stop_text = None if codec is None else StopText(codec, strings)
+    unread = [text[:-1] for text in texts]
+
+    if search is not None:
+        tasks = [
+            Task(text, row_seed, position, limit, stops, samples, stop_text)
+            for text, row_seed, position, limit in zip(whole, seeds, positions, limits, strict=True)
+        ]
+        for task in tasks:
+            search.check(vocab_size, stops, task.limit, samples)
+        found, calls = search_all(model, prefill(model, unread, state, chunk), tasks, search)
+        return _searched(found, calls, time.perf_counter() - started, stop_text, on_tokens)
+
     for row_decoder, limit in zip(decoders, limits, strict=True):
         row_decoder.check(vocab_size, stops, limit)
-    strings = _strings(stop, codec, vocab_size)
-    top = min(_at_least("top_logprobs", top_logprobs, 0), vocab_size)
-    loop = Loop(model, _drafter(drafter, vocab_size), on_tokens, top)
-
-    seeds = _seeds(seed, len(texts), samples)
-    state = _begin(model, state, len(texts))
-    earlier, lengths = _earlier(read, state, vocab_size), state.lengths.tolist()
     rows = [
         Row(
             index=index,
             seed=row_seed,
-            prompt=[*earlier[prompt], *texts[prompt]],
-            position=lengths[prompt] + len(texts[prompt]),
+            prompt=whole[prompt],
+            position=positions[prompt],
             limit=limits[prompt],
             stops=stops,
             decoder=decoders[prompt],
-            stop_text=None if codec is None else StopText(codec, strings),
+            stop_text=None if stop_text is None else stop_text.after([]),
+            top=top,
         )
         for index, row_seed in enumerate(seeds)
         for prompt in [index // samples]
     ]
-    state = prefill(model, [text[:-1] for text in texts], state, chunk)
-    if samples > 1:
-        state = state.fork([row.index // samples for row in rows])
-    if loop.drafter is not None:
-        for row in rows:
-            row.memory = loop.drafter.begin(row.prompt, loop.draw_for(row))
+    loop = Loop(
+        model,
+        drafter_of(drafter, vocab_size),
+        catalog.make("acceptance", Acceptance, acceptance),
+        catalog.make("policies", LengthPolicy, length),
+        on_tokens,
+    )
+    for row_decoder in decoders:
+        loop.acceptance.check(row_decoder)
+    state = _begun(loop, rows, unread, state, samples, chunk)
     state = loop.until_done(rows, state)
     stats = Stats(
         target_calls=loop.target_calls,
         drafted=loop.drafted,
         accepted=loop.accepted,
         seconds=time.perf_counter() - started,
+        draft_seconds=loop.draft_seconds,
     )
     return Generation(
         tokens=[row.tokens for row in rows],
@@ -164,6 +204,49 @@ def generate(
         ended=[row.ended for row in rows],
         texts=[row.stop_text.text.decode("utf-8", errors="replace") for row in rows if row.stop_text is not None],
         top_logprobs=[row.top_logprobs for row in rows],
+        prompts=[row.index // samples for row in rows],
+    )
+
+
+def _begun(
+    loop: Loop, rows: Sequence[Row], unread: Sequence[list[int]], state: State, samples: int, chunk: int
+) -> State:
+    """The state of the rows that have read their prompts but the newest token; their drafter knows them too."""
+    drafter, hidden = loop.drafter, list[torch.Tensor]()
+    if drafter is not None and drafter.reads_hidden:
+        hidden, state = prefill_hidden(loop.model, unread, state, chunk)
+    else:
+        state = prefill(loop.model, unread, state, chunk)
+    if drafter is not None:
+        for row in rows:
+            row.memory = drafter.begin(row.prompt, loop.draw_for(row))
+            if hidden:
+                drafter.read(row.memory, hidden[row.index // samples])
+    return state if samples == 1 else state.fork([row.index // samples for row in rows])
+
+
+def _searched(
+    found: Sequence[Sequence[Hypothesis]],
+    calls: int,
+    seconds: float,
+    stop_text: StopText | None,
+    on_tokens: OnTokens | None,
+) -> Generation:
+    """What a search found, as a generation."""
+    each_found = [(prompt, text) for prompt, own in enumerate(found) for text in own]
+    if on_tokens is not None:
+        for index, (_, text) in enumerate(each_found):
+            on_tokens(index, text.tokens)
+    texts = [] if stop_text is None else [stop_text.after(text.tokens).text for _, text in each_found]
+    return Generation(
+        tokens=[text.tokens for _, text in each_found],
+        logprobs=[text.logprobs for _, text in each_found],
+        stats=Stats(target_calls=calls, drafted=0, accepted=0, seconds=seconds, draft_seconds=0.0),
+        state=gathered([text.place for _, text in each_found]),
+        ended=[text.ended for _, text in each_found],
+        texts=[text.decode("utf-8", errors="replace") for text in texts],
+        scores=[text.score for _, text in each_found],
+        prompts=[prompt for prompt, _ in each_found],
     )
 
 
@@ -195,155 +278,6 @@ def score(
 
     ValueError, in one line, for whatever cannot be meant.
     """
-    lists = _texts(texts, _vocabulary(model))
-    top, chunk = _at_least("top_logprobs", top_logprobs, 0), _at_least("prefill_chunk", prefill_chunk, 1)
-    return Scores(*prefill_scored(model, lists, _begin(model, state, len(lists)), chunk, top))
-
-
-# ---- what the caller may mean -----------------------------------------------------------------------------------
-
-
-def _vocabulary(model: Model) -> int:
-    if model.config.vocab_size is None:
-        raise ValueError(
-            f"generate needs a model of tokens; this one is of values (value_dim {model.config.value_dim})"
-        )
-    return model.config.vocab_size
-
-
-def _texts(prompts: Sequence[Sequence[int]], vocab_size: int) -> list[list[int]]:
-    texts = [_text(prompt, row, vocab_size) for row, prompt in enumerate(prompts)]
-    if not texts:
-        raise ValueError("prompts must be a list of at least one list of token ids; got an empty list")
-    return texts
-
-
-def _text(prompt: Sequence[int], row: int, vocab_size: int) -> list[int]:
-    try:
-        text = [operator.index(token) for token in prompt]
-    except TypeError:
-        raise ValueError(f"prompts must be lists of token ids; got {prompt!r} at row {row}") from None
-    if not text:
-        raise ValueError(f"every prompt must have at least one token; got an empty one at row {row}")
-    for position, token in enumerate(text):
-        if not 0 <= token < vocab_size:
-            raise ValueError(
-                f"prompt tokens must lie in [0, {vocab_size}); got {token} at row {row}, position {position}"
-            )
-    return text
-
-
-def _at_least(name: str, value: int, least: int) -> int:
-    if value < least:
-        raise ValueError(f"{name} must be at least {least}; got {value}")
-    return value
-
-
-def _each(name: str, value: Any, count: int) -> list[Any]:
-    """One value for each prompt: the same, or the list's own."""
-    if not isinstance(value, list | tuple):
-        return [value] * count
-    if len(value) != count:
-        raise ValueError(f"{name} must be one value, or one for each of the {count} prompts; got {len(value)}")
-    return list(value)
-
-
-def _seeds(seed: int | Sequence[int], prompts: int, samples: int) -> list[int]:
-    count = prompts * samples
-    seeds = [seed + row for row in range(count)] if isinstance(seed, int) else [operator.index(s) for s in seed]
-    if len(seeds) != count:
-        rows = f"{prompts} prompts" if samples == 1 else f"{samples} samples of {prompts} prompts"
-        raise ValueError(f"seed must be one number, or one for each of the {rows}; got {len(seeds)}")
-    for row_seed in seeds:
-        if not 0 <= row_seed < MAX_SEED:
-            raise ValueError(f"seeds must lie in [0, 2^63); got {row_seed}")
-    return seeds
-
-
-def _stops(eos: int | Iterable[int] | None, vocab_size: int) -> frozenset[int]:
-    stops = frozenset() if eos is None else frozenset([eos] if isinstance(eos, int) else eos)
-    for token in stops:
-        if not 0 <= token < vocab_size:
-            raise ValueError(f"eos must be a token in [0, {vocab_size}); got {token}")
-    return stops
-
-
-def _begin(model: Model, state: State | None, count: int) -> State:
-    if state is None:
-        return model.init_state(batch_size=count)
-    if state.batch_size != count:
-        raise ValueError(f"state must have one row for each of the {count} prompts; got {state.batch_size}")
-    return state
-
-
-def _strings(stop: str | bytes | Sequence[str | bytes], codec: Codec | None, vocab_size: int) -> list[str | bytes]:
-    strings = [stop] if isinstance(stop, str | bytes) else list(stop)
-    if codec is None:
-        if strings:
-            raise ValueError("stop strings are looked for in the bytes of the tokens: give the codec too")
-        return []
-    if codec.vocab_size < vocab_size:
-        raise ValueError(f"the codec must know the model's {vocab_size} tokens; this one knows {codec.vocab_size}")
-    StopText(codec, strings)  # refuses empty ones
-    return strings
-
-
-def _earlier(read: Sequence[Sequence[int]] | None, state: State, vocab_size: int) -> list[list[int]]:
-    """What each row of the state has read, as far as the caller says."""
-    if read is None:
-        return [[] for _ in range(state.batch_size)]
-    lengths = state.lengths.tolist()
-    if [len(tokens) for tokens in read] != lengths:
-        raise ValueError(f"read must be the {lengths} tokens that the state has read; got {[len(r) for r in read]}")
-    return [_text(tokens, row, vocab_size) if len(tokens) else [] for row, tokens in enumerate(read)]
-
-
-def _decoders(decoder: str | Decoder | Any, options: dict[str, Any], count: int) -> list[Decoder]:
-    """The decoder of each prompt; prompts with the same options share one."""
-    values = {name: _each(name, value, count) for name, value in options.items() if name != "processors"}
-    values["processors"] = _processors(options["processors"], count)
-    made: list[tuple[dict[str, Any], Decoder]] = []
-    found = []
-    for row in range(count):
-        wanted = {name: value[row] for name, value in values.items()}
-        known = next((known for options, known in made if options == wanted), None)
-        if known is None:
-            known = _decoder(decoder, wanted)
-            made.append((wanted, known))
-        found.append(known)
-    return found
-
-
-def _processors(processors: Any, count: int) -> list[tuple[Any, ...]]:
-    """The processors of each prompt: the same, or of a list of lists its own."""
-    if not isinstance(processors, list | tuple):
-        return [(processors,)] * count
-    if processors and all(isinstance(own, list | tuple) for own in processors):
-        return [tuple(own) for own in _each("processors", processors, count)]
-    return [tuple(processors)] * count
-
-
-def _decoder(decoder: str | Decoder | Any, options: dict[str, Any]) -> Decoder:
-    """A decoder by name with the options that were given, by Config, or as it is."""
-    given = {name: value for name, value in options.items() if value != PLAIN[name]}
-    if isinstance(decoder, str):
-        page = catalog.page("decoders", decoder)
-        known = {f.name for f in dataclasses.fields(page.Config)}
-        for name in given:
-            if name not in known:
-                raise ValueError(f"decoder {decoder!r} has no option {name!r}")
-        return catalog.class_in(page, Decoder)(page.Config(**given))
-    if given:
-        raise ValueError(f"{', '.join(given)} belong beside the name of a decoder; got a decoder that is configured")
-    made: Decoder = catalog.make("decoders", Decoder, decoder)
-    return made
-
-
-def _drafter(drafter: str | Drafter | Any | None, vocab_size: int) -> Drafter | None:
-    """A drafter by name, by Config, or as it is."""
-    if drafter is None:
-        return None
-    found: Drafter = catalog.make("drafters", Drafter, drafter)
-    if found.vocab_size not in (None, vocab_size):
-        raise ValueError(f"a drafter must know the target's {vocab_size} tokens; this one knows {found.vocab_size}")
-    return found
+    lists = texts_of(texts, vocabulary_of(model))
+    top, chunk = at_least("top_logprobs", top_logprobs, 0), at_least("prefill_chunk", prefill_chunk, 1)
+    return Scores(*prefill_scored(model, lists, state_of(model, state, len(lists)), chunk, top))

@@ -11,12 +11,17 @@ from torch import Tensor, nn
 class Head(nn.Module, ABC):
     """A distribution given by P parameters, which `forward` computes from a hidden vector.
 
-    *B stands for (B, T), or (N,) where the nodes of a draft tree are scored.
+    *B stands for (B, T). positional: the distribution depends on where the element stands, and `forward` is to be given
+    the positions.
     """
 
+    positional = False
+
     @abstractmethod
-    def forward(self, hidden: Float[Tensor, "*B D"]) -> Float[Tensor, "*B P"]:
-        """The parameters; for tokens these are the logits."""
+    def forward(
+        self, hidden: Float[Tensor, "*B D"], positions: Int[Tensor, "*B"] | None = None
+    ) -> Float[Tensor, "*B P"]:
+        """The parameters; for tokens these are the logits. positions: how many elements stand before the newest one."""
 
     @abstractmethod
     def log_prob(

@@ -9,7 +9,7 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -71,6 +71,14 @@ class Layer(nn.Module):
         return x, memory
 
 
+class Reading(NamedTuple):
+    """What a call of a model gives. logits: the head's parameters. hidden: the normalised vectors that the head saw."""
+
+    logits: Float[Tensor, "B T P"]
+    hidden: Float[Tensor, "B T D"]
+    state: State
+
+
 @dataclass(frozen=True)
 class Identity:
     """The fingerprint of a state's model, on demand; refused when the weights have changed since."""
@@ -126,15 +134,26 @@ class Model(nn.Module):
 
         The state that was passed in stays valid. lineage: padded or packed rows; an ordinary sequence when left out.
         """
-        if lineage is not None and lineage.is_tree:
-            raise ValueError("a draft tree has no next state: use model.verify(state, tree)")
-        hidden, state = self.features(inputs, state, lineage)
-        return self.head(hidden), state
+        read = self.read(inputs, state, lineage)
+        return read.logits, read.state
 
     def features(
         self, inputs: Elements, state: State | None = None, lineage: Lineage | None = None
     ) -> tuple[Float[Tensor, "B T D"], State]:
         """As `forward`, but the normalised hidden vectors that the head sees."""
+        hidden, state, _ = self._advance(inputs, state, lineage)
+        return hidden, state
+
+    def read(self, inputs: Elements, state: State | None = None, lineage: Lineage | None = None) -> Reading:
+        """As `forward`, with the hidden vectors that the head saw."""
+        hidden, state, lineage = self._advance(inputs, state, lineage)
+        return Reading(self._outcomes(hidden, lineage), hidden, state)
+
+    def _advance(
+        self, inputs: Elements, state: State | None, lineage: Lineage | None
+    ) -> tuple[Float[Tensor, "B T D"], State, Lineage]:
+        if lineage is not None and lineage.is_tree:
+            raise ValueError("a draft tree has no next state: use model.verify(state, tree)")
         self._check_inputs(inputs)
         batch_size, length = inputs.shape[:2]
         state = self.init_state(batch_size) if state is None else state
@@ -147,7 +166,10 @@ class Model(nn.Module):
             )
         lineage = lineage.at(state.lengths)
         hidden, layers = self._run(inputs, state.layers, lineage)
-        return hidden, State(layers, lineage.end, state.identify)
+        return hidden, State(layers, lineage.end, state.identify), lineage
+
+    def _outcomes(self, hidden: Tensor, lineage: Lineage) -> Tensor:
+        return self.head(hidden, lineage.positions) if self.head.positional else self.head(hidden)
 
     def verify(self, state: State, tree: DraftTree) -> Verification:
         """Run every node of a draft tree after its own path, in one call. The state is unchanged."""
@@ -155,14 +177,16 @@ class Model(nn.Module):
         device = self.device
         if layout.width == 0:
             hidden, layers = self.norm.weight.new_zeros(0, self.config.d_model), ()
+            logits = hidden.new_zeros(0, self.config.outcomes)
         else:
             tokens = layout.padded(tree.tokens, 0).to(device)
             self._check_inputs(tokens)
             lineage = layout.lineage().to(device).at(state.lengths)
             padded, layers = self._run(tokens, state.layers, lineage)
+            logits = self._outcomes(padded, lineage)[tree.rows, layout.columns]
             hidden = padded[tree.rows, layout.columns]
         pending = PendingState(state, layers, layout.columns.to(device), tree.rows, tree.parents)
-        return Verification(self.head(hidden), hidden, pending)
+        return Verification(logits, hidden, pending)
 
     def _run(self, inputs: Tensor, memories: Memory, lineage: Lineage) -> tuple[Tensor, Memory]:
         x, after = self.embed(inputs), []

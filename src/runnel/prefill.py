@@ -24,6 +24,19 @@ def prefill(model: Model, texts: Sequence[Sequence[int]], state: State, chunk: i
     return state
 
 
+def prefill_hidden(
+    model: Model, texts: Sequence[Sequence[int]], state: State, chunk: int = CHUNK
+) -> tuple[list[Tensor], State]:
+    """As `prefill`, with the hidden vectors (len(text), D) that the head would have seen after each token."""
+    hidden: list[list[Tensor]] = [[] for _ in texts]
+    for start, tokens, lineage in _chunks(model, texts, state, chunk):
+        features, state = model.features(tokens, state, lineage)
+        for row, text in enumerate(texts):
+            hidden[row].append(features[row, : max(0, min(len(text) - start, tokens.shape[1]))])
+    none = torch.zeros(0, model.config.d_model, device=model.device)
+    return [torch.cat([none.to(own[0].dtype), *own]) if own else none for own in hidden], state
+
+
 def prefill_scored(
     model: Model, texts: Sequence[Sequence[int]], state: State, chunk: int = CHUNK, top: int = 0
 ) -> tuple[list[list[float]], list[list[dict[int, float]]], State]:

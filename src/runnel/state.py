@@ -182,6 +182,20 @@ class State:
         return State(layers, lengths, self.identify)
 
 
+Place = tuple[State, int]
+"""A row of a state of several rows."""
+
+
+def gathered(places: Sequence[Place]) -> State:
+    """The state whose rows are these places, of states of one model; no copy where it is one of them."""
+    states = list({id(state): state for state, _ in places}.values())
+    whole = states[0] if len(states) == 1 else State.cat(states)
+    sizes = [state.batch_size for state in states]
+    first = {id(state): sum(sizes[:i]) for i, state in enumerate(states)}
+    rows = [first[id(state)] + row for state, row in places]
+    return whole if rows == list(range(whole.batch_size)) else whole.fork(rows)
+
+
 def _check_paths(pending: PendingState, paths: Sequence[Sequence[int]]) -> None:
     count = pending.columns.numel()
     row_of, parent_of = pending.row_of.tolist(), pending.parent_of.tolist()

@@ -32,6 +32,14 @@ class StopText:
         """The text so far, without the stop string."""
         return b"".join(self._kept) + self._tail
 
+    def after(self, tokens: Sequence[int]) -> StopText:
+        """One of its own that has read these tokens, up to a stop string."""
+        fresh = StopText(self.codec, self.stops)
+        for token in tokens:
+            if not fresh.found:
+                fresh.push(token)
+        return fresh
+
     def push(self, token: int) -> bytes:
         """Read a token. Returns the bytes that are now known to be text: no stop string can begin in them any more."""
         assert not self.found, "nothing follows a stop string"

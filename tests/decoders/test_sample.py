@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from runnel.decoders import sample
-from runnel.ops.sampling import gumbel
+from runnel.ops.sampling import gumbel, tempered
 
 CONFIGS = [
     sample.Config(),
@@ -21,6 +21,10 @@ CONFIGS = [
 ]
 
 
+def law_of(config, logits):
+    return tempered(logits, config.temperature, config.top_k, config.top_p, config.min_p)
+
+
 def logits_of(rows, outcomes=8, seed=0):
     return 2 * torch.randn(rows, outcomes, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
@@ -29,12 +33,12 @@ def logits_of(rows, outcomes=8, seed=0):
 def test_the_law_is_that_of_the_definitions(config):
     logits = logits_of(40)
     expected = torch.tensor([sample.reference(row, config) for row in logits.tolist()], dtype=torch.float64)
-    torch.testing.assert_close(sample.law(logits, config).softmax(-1), expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(law_of(config, logits).softmax(-1), expected, rtol=0, atol=1e-12)
 
 
 def test_truncations_remove_what_they_should():
     logits = logits_of(40)
-    kept = [int(sample.law(logits, config).isfinite().sum()) for config in CONFIGS]
+    kept = [int(law_of(config, logits).isfinite().sum()) for config in CONFIGS]
     plain, cold, top_3, top_100, top_p, tiny_p, whole_p, min_p, no_min, full_min, all_three = kept
     assert plain == cold == top_100 == whole_p == no_min == 320
     assert tiny_p == full_min == 40

@@ -2,7 +2,7 @@ import random
 
 import pytest
 
-from runnel.drafters import suffix
+from runnel.drafters import Draft, suffix
 
 
 @pytest.mark.parametrize("alphabet", [1, 2, 3, 10])
@@ -35,7 +35,7 @@ def test_it_stays_small():
 def test_it_copies_and_goes_on_with_a_period():
     drafter = suffix.Suffix(suffix.Config(min_match=2, max_draft=7))
     memory = drafter.begin([1, 2, 3, 4, 9, 2, 3], draw=None)
-    assert drafter.propose(memory, budget=2) == ([4, 9], [-1, 0])
+    assert drafter.propose(memory, budget=2) == Draft.chain([4, 9])
     drafter.advance(memory, [4, 5])
     assert drafter.propose(memory, budget=20).tokens == []
     drafter.advance(memory, [6, 5, 6])

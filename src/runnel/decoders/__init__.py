@@ -1,7 +1,7 @@
 """Decoders: how the next token is picked from logits, one algorithm a file.
 
 A page defines a frozen `Config`, a `Decoder`, `LOSSLESS` (whether its text is the same whatever the drafter) and
-`PAPERS`. The loop that drafts, verifies and commits is `runnel.generation`; a decoder sees logits, never an
+`PAPERS`. The loop that drafts, verifies and commits is `runnel.decode_loop`; a decoder sees logits, never an
 architecture.
 """
 
@@ -23,12 +23,26 @@ class Decoder(ABC):
         self.config = config
 
     @abstractmethod
+    def law(self, logits: Tensor, texts: Sequence[Text] = ()) -> Tensor:
+        """logits (N, V) float64 on the CPU -> log-probabilities (N, V) of the tokens that may be picked after texts[n].
+
+        The texts may be left out for a decoder that looks at none.
+        """
+
+    @abstractmethod
+    def scores(
+        self, logits: Tensor, seeds: Sequence[int], positions: Sequence[int], texts: Sequence[Text] = ()
+    ) -> Tensor:
+        """Scores (N, V) whose largest is picked. Token n will stand at positions[n] of a row whose seed is seeds[n].
+
+        The pick is a draw from `law`; the k largest are k draws without replacement, as far as the law has so many.
+        """
+
     def pick(
         self, logits: Tensor, seeds: Sequence[int], positions: Sequence[int], texts: Sequence[Text] = ()
     ) -> list[int]:
-        """logits (N, V) float64 on the CPU -> N tokens. Token n will stand at positions[n] of a row whose seed is
-        seeds[n], after texts[n]; the texts may be left out for a decoder that looks at none.
-        """
+        """N tokens; ties go to the lower one."""
+        return self.scores(logits, seeds, positions, texts).argmax(-1).tolist()
 
     def remember(self, text: Text, logits: Tensor, token: int) -> Mapping[str, Any]:
         """The memory of the row's text once the token was picked after it, from logits (V,)."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from runnel.decoders import Decoder
+from runnel.ops.sampling import certain
 from runnel.processors import Text
 
 PAPERS: dict[str, str] = {}
@@ -25,10 +26,13 @@ class Config:
 
 
 class Greedy(Decoder):
-    def pick(
+    def law(self, logits: Tensor, texts: Sequence[Text] = ()) -> Tensor:
+        return certain(logits)
+
+    def scores(
         self, logits: Tensor, seeds: Sequence[int], positions: Sequence[int], texts: Sequence[Text] = ()
-    ) -> list[int]:
-        return logits.argmax(-1).tolist()  # eq. (1)
+    ) -> Tensor:
+        return logits  # eq. (1)
 
 
 def reference(logits: Sequence[float]) -> int:

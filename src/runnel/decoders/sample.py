@@ -28,7 +28,7 @@ from typing import Any
 from torch import Tensor
 
 from runnel.decoders import Decoder
-from runnel.ops.sampling import gumbel, keep_min_p, keep_top_k, keep_top_p
+from runnel.ops.sampling import certain, gumbel, tempered
 from runnel.processors import Exhausted, Processor, Stage, Text, resolve
 
 PAPERS = {
@@ -72,21 +72,22 @@ class Sample(Decoder):
         self.remembers = any(p.remembers for p in processors)
         _check_alone(config, self.truncations)
 
-    def pick(
+    def law(self, logits: Tensor, texts: Sequence[Text] = ()) -> Tensor:
+        changed = self._changed(logits, texts)
+        return certain(changed) if self.config.temperature == 0 else self._truncated(changed, texts).log_softmax(-1)
+
+    def scores(
         self, logits: Tensor, seeds: Sequence[int], positions: Sequence[int], texts: Sequence[Text] = ()
-    ) -> list[int]:
-        scores = self._changed(logits, texts)
+    ) -> Tensor:
+        changed = self._changed(logits, texts)
         if self.config.temperature == 0:
-            return scores.argmax(-1).tolist()
-        scores = law(scores, self.config)
-        for processor in self.truncations:
-            scores = processor.process(scores, texts)
-        return (scores + gumbel(seeds, positions, logits.shape[-1])).argmax(-1).tolist()  # eq. (5)
+            return changed
+        return self._truncated(changed, texts) + gumbel(seeds, positions, logits.shape[-1])  # eq. (5)
 
     def remember(self, text: Text, logits: Tensor, token: int) -> Mapping[str, Any]:
         if not self.remembers:
             return text.memory
-        scores, notes = law(self._changed(logits[None], [text]), self.config), dict(text.memory)
+        scores, notes = self._tempered(self._changed(logits[None], [text])), dict(text.memory)
         for processor in self.truncations:
             if processor.remembers:
                 notes[processor.name] = processor.note(text, scores[0], token)
@@ -96,6 +97,17 @@ class Sample(Decoder):
     def check(self, vocab_size: int, stops: frozenset[int], limit: int) -> None:
         for processor in [*self.changes, *self.truncations]:
             processor.check(vocab_size, stops, limit)
+
+    def _truncated(self, changed: Tensor, texts: Sequence[Text]) -> Tensor:
+        """Eq. (1) to (4) and the processors that truncate."""
+        scores = self._tempered(changed)
+        for processor in self.truncations:
+            scores = processor.process(scores, texts)
+        return scores
+
+    def _tempered(self, changed: Tensor) -> Tensor:
+        config = self.config
+        return tempered(changed, config.temperature, config.top_k, config.top_p, config.min_p)
 
     def _changed(self, logits: Tensor, texts: Sequence[Text]) -> Tensor:
         """Eq. (0)."""
@@ -116,18 +128,6 @@ def _check_alone(config: Config, truncations: Sequence[Processor]) -> None:
             raise ValueError(f"{processor.name} truncates the law by itself; got {', '.join(others)} beside it")
         if processor.remembers and config.temperature == 0:
             raise ValueError(f"{processor.name} steers what is drawn and needs a temperature above 0; got 0")
-
-
-def law(logits: Tensor, config: Config) -> Tensor:
-    """Logits (..., V) of the law that is drawn from; -inf where it is zero. The temperature must be above 0."""
-    scores = logits / config.temperature  # eq. (1)
-    if config.top_k is not None:
-        scores = keep_top_k(scores, config.top_k)
-    if config.top_p is not None:
-        scores = keep_top_p(scores, config.top_p)
-    if config.min_p is not None:
-        scores = keep_min_p(scores, config.min_p)
-    return scores
 
 
 def reference(logits: Sequence[float], config: Config) -> list[float]:

@@ -9,44 +9,25 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 from torch import Tensor
 
+from runnel.draft import Draft, Draw, Seen
 
-class Draw(Protocol):
-    """The row's own way to pick a token. A drafter with a law of its own draws with it, so that it errs only where its
-    law does.
-    """
-
-    def __call__(self, logits: Tensor, ahead: int, path: Sequence[int] = ()) -> int:
-        """The token that the row's decoder and noise would pick from logits (V,), `ahead` places after the next one.
-
-        path: the tokens guessed for the places in between. They matter to a decoder that looks at the text; left out,
-        the guess is only less likely to be right.
-        """
-
-
-class Draft(NamedTuple):
-    """A tree of guesses after the newest token of a row.
-
-    tokens: the nodes. parents: for each the index of the node that it follows, an earlier one, or -1 for the newest
-    token.
-    """
-
-    tokens: list[int]
-    parents: list[int]
-
-    @classmethod
-    def chain(cls, tokens: Sequence[int]) -> Draft:
-        """One continuation, each token after the one before it."""
-        return cls(list(tokens), list(range(-1, len(tokens) - 1)))
+__all__ = ["Draft", "Drafter", "Draw", "Seen", "copied"]
 
 
 class Drafter(ABC):
-    """A proposer. vocab_size: how many tokens it knows, when that is a number of its own (a draft model's)."""
+    """A proposer. vocab_size: how many tokens it knows, when that is a number of its own (a draft model's).
+
+    reads_hidden: it is to be given the model's hidden vectors of the prompt (`read`). looks_back: it is to be told
+    what the model said in every round (`look_back`).
+    """
 
     vocab_size: int | None = None
+    reads_hidden = False
+    looks_back = False
 
     def __init__(self, config: Any) -> None:
         self.config = config
@@ -55,6 +36,10 @@ class Drafter(ABC):
     def begin(self, prompt: Sequence[int], draw: Draw) -> Any:
         """The memory of a row whose text so far is `prompt` (at least one token)."""
 
+    def read(self, memory: Any, hidden: Tensor) -> None:
+        """Note the model's hidden vectors (T, D) after the last T tokens of the prompt but its newest."""
+        return
+
     @abstractmethod
     def propose(self, memory: Any, budget: int) -> Draft:
         """Guess what follows. Paths longer than `budget` >= 1 tokens cannot be accepted, so that more is waste."""
@@ -62,6 +47,10 @@ class Drafter(ABC):
     @abstractmethod
     def advance(self, memory: Any, tokens: Sequence[int]) -> None:
         """Note the tokens that followed, whether proposed or not. Changes the memory in place."""
+
+    def look_back(self, memory: Any, seen: Seen) -> None:
+        """Note what the model said in a round, before `advance` tells what followed."""
+        return
 
     def propose_all(self, memories: Sequence[Any], budgets: Sequence[int]) -> list[Draft]:
         """One draft per row; empty where the budget is 0. Drafters that gain from a batch override this."""

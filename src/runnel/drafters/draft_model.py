@@ -7,38 +7,43 @@ Paper: "Fast Inference from Transformers via Speculative Decoding" (2022, 2211.1
 | code | paper |
 |---|---|
 | max_draft | gamma |
+| tree | the chain of guesses; here any tree builder of `runnel.trees`, with paths of at most max_draft |
 | config.model | M_q |
 
-Deviates: the paper draws x_i from q freely and accepts with probability min(1, p/q). Here x_i is drawn with the
-target's own noise G, and accepted when the target draws the same token: the text is then the same for every drafter and
-every gamma.
+Deviates: the paper draws x_i from q freely and accepts with probability min(1, p/q). With the acceptance rule `match`,
+x_i is drawn with the target's own noise G, and accepted when the target draws the same token: the text is then the same
+for every drafter and every gamma. With `rejection` the noise is fresh, as in the paper.
 
-The draft model rolls back by keeping its old states: after a of its tokens were accepted, it goes on from the state
-that had read a of them.
+The draft model rolls back by keeping its old states: after some of its tokens were accepted, it goes on from the state
+that had read them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from runnel import catalog
 from runnel.drafters import Draft, Drafter, Draw
 from runnel.model import Model
 from runnel.prefill import prefill
-from runnel.state import State
+from runnel.state import Place, gathered
+from runnel.trees import ROOT, Asked, Sketch, TreeBuilder, grow_all
 
 PAPERS = {"Fast Inference from Transformers via Speculative Decoding": "2211.17192"}
 
 
 @dataclass(frozen=True)
 class Config:
-    """model: a model of tokens with the target's vocabulary. max_draft >= 1."""
+    """model: a model of tokens with the target's vocabulary. max_draft >= 1. tree: a builder of `runnel.trees`."""
 
     model: Model
     max_draft: int = 4
+    tree: str | TreeBuilder | Any = "chain"
 
     def __post_init__(self) -> None:
         if self.max_draft < 1:
@@ -49,18 +54,15 @@ class Config:
 
 @dataclass
 class Memory:
-    """state (one row) has read everything but `unread`, at least one token.
-
-    drafted: the last guess. trail: states of the batch, trail[i] having read `unread` and i tokens of the guess; row:
-    ours.
+    """read (a state's row) has read everything but `unread`, at least one token. sketch: the last guess; reached: the
+    place that had read each of its nodes, as far as the builder asked; `ROOT` had read all of unread.
     """
 
-    state: State
+    read: Place
     unread: list[int]
     draw: Draw
-    drafted: list[int] = field(default_factory=list)
-    trail: list[State] = field(default_factory=list)
-    row: int = 0
+    sketch: Sketch = field(default_factory=Sketch)
+    reached: dict[int, Place] = field(default_factory=dict)
 
 
 class DraftModel(Drafter):
@@ -69,61 +71,56 @@ class DraftModel(Drafter):
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         self.model = config.model
+        self.builder: TreeBuilder = catalog.make("trees", TreeBuilder, config.tree)
         self.vocab_size = config.model.config.vocab_size
         self.nothing_read = config.model.init_state(batch_size=1)
 
     def begin(self, prompt: Sequence[int], draw: Draw) -> Memory:
-        return Memory(self.nothing_read, list(prompt), draw)
+        return Memory((self.nothing_read, 0), list(prompt), draw)
 
     def propose(self, memory: Memory, budget: int) -> Draft:
         return self.propose_all([memory], [budget])[0]
 
     def propose_all(self, memories: Sequence[Memory], budgets: Sequence[int]) -> list[Draft]:
-        counts = [min(budget, self.config.max_draft) for budget in budgets]
-        active = [(memory, count) for memory, count in zip(memories, counts, strict=True) if count > 0]
-        if active:
-            self._write([memory for memory, _ in active], max(count for _, count in active))
-        return [
-            Draft.chain(memory.drafted[:count]) if count > 0 else Draft([], [])
-            for memory, count in zip(memories, counts, strict=True)
-        ]
+        for memory in memories:
+            memory.sketch, memory.reached = Sketch(), {}
+        sketches, draws = [memory.sketch for memory in memories], [memory.draw for memory in memories]
+        depths = [min(budget, self.config.max_draft) for budget in budgets]
+        grow_all(self.builder, sketches, draws, depths, lambda asked: self._after(memories, asked))
+        return [sketch.draft() for sketch in sketches]
 
     def advance(self, memory: Memory, tokens: Sequence[int]) -> None:
-        if not memory.trail:
-            memory.unread.extend(tokens)
-            return
-        read = 0  # tokens that the trail has read and the newest state may keep; the newest token stays unread
-        while read < min(len(memory.trail), len(tokens)) - 1 and memory.drafted[read] == tokens[read]:
+        memory.unread.extend(tokens)
+        node, read = ROOT, 0  # the newest token stays unread
+        while node in memory.reached:
+            memory.read, memory.unread = memory.reached[node], list(tokens[read:])
+            below = [n for n in memory.reached if n != ROOT and memory.sketch.parents[n] == node]
+            node = next((n for n in below if memory.sketch.tokens[n] == tokens[read] and read + 1 < len(tokens)), -2)
             read += 1
-        memory.state, memory.unread = memory.trail[read].fork([memory.row]), list(tokens[read:])
-        memory.drafted, memory.trail = [], []
+        memory.sketch, memory.reached = Sketch(), {}
 
-    def _write(self, memories: Sequence[Memory], count: int) -> None:
-        """Write `count` tokens after each row, all rows at once, keeping every state on the way."""
-        state = State.cat([memory.state for memory in memories])
-        state = prefill(self.model, [memory.unread[:-1] for memory in memories], state)
-        newest, trail = [memory.unread[-1] for memory in memories], []
-        drafted: list[list[int]] = []
-        for ahead in range(count):
-            logits, state = self.model(torch.tensor(newest, device=self.model.device)[:, None], state)
-            paths = [[step[row] for step in drafted] for row in range(len(memories))]
-            newest = [  # eq. (1)
-                memory.draw(row, ahead, path) for memory, row, path in zip(memories, _wide(logits), paths, strict=True)
-            ]
-            drafted.append(newest)
-            trail.append(state)
-        for row, memory in enumerate(memories):
-            memory.drafted, memory.trail, memory.row = [step[row] for step in drafted], trail, row
+    def _after(self, memories: Sequence[Memory], asked: Asked) -> dict[int, Tensor]:
+        """The model's logits after nodes of the rows' sketches, in one call."""
+        nodes = [(memories[row], node) for row, own in asked.items() for node in own]
+        state = gathered([self._before(memory, node) for memory, node in nodes])
+        texts = [memory.unread if node == ROOT else [memory.sketch.tokens[node]] for memory, node in nodes]
+        state = prefill(self.model, [text[:-1] for text in texts], state)
+        newest = torch.tensor([text[-1:] for text in texts], device=self.model.device)
+        logits, state = self.model(newest, state)
+        for at, (memory, node) in enumerate(nodes):
+            memory.reached[node] = (state, at)
+        each = logits[:, -1].double().cpu().split([len(own) for own in asked.values()])
+        return dict(zip(asked, each, strict=True))
+
+    def _before(self, memory: Memory, node: int) -> Place:
+        return memory.read if node == ROOT else memory.reached[memory.sketch.parents[node]]
 
 
-def _wide(logits: Tensor) -> Tensor:
-    return logits[:, -1].double().cpu()
-
-
+@torch.no_grad()
 def reference(model: Model, text: Sequence[int], draw: Draw, count: int) -> list[int]:
     """`count` tokens after the text, the whole text read again for each."""
     written: list[int] = []
     for ahead in range(count):
         logits, _ = model(torch.tensor([[*text, *written]]))
-        written.append(draw(_wide(logits)[0], ahead, written))
+        written.append(draw(logits[0, -1].double(), ahead, written))
     return written

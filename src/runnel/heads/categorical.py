@@ -19,7 +19,9 @@ class Categorical(Head):
         self.logits = nn.Linear(d_model, outcomes, bias=False)
         nn.init.normal_(self.logits.weight, std=0.1 * d_model**-0.5)  # starts near the uniform law
 
-    def forward(self, hidden: Float[Tensor, "*B D"]) -> Float[Tensor, "*B V"]:
+    def forward(
+        self, hidden: Float[Tensor, "*B D"], positions: Int[Tensor, "*B"] | None = None
+    ) -> Float[Tensor, "*B V"]:
         return self.logits(hidden)
 
     def log_prob(self, parameters: Float[Tensor, "*B V"], target: Int[Tensor, "*B"]) -> Float[Tensor, "*B"]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from runnel.head import Head
@@ -19,7 +19,9 @@ class Gaussian(Head):
         super().__init__()
         self.parameters_of = linear(d_model, 2 * outcomes, bias=True)
 
-    def forward(self, hidden: Float[Tensor, "*B D"]) -> Float[Tensor, "*B P"]:
+    def forward(
+        self, hidden: Float[Tensor, "*B D"], positions: Int[Tensor, "*B"] | None = None
+    ) -> Float[Tensor, "*B P"]:
         return self.parameters_of(hidden)
 
     def log_prob(self, parameters: Float[Tensor, "*B P"], target: Float[Tensor, "*B C"]) -> Float[Tensor, "*B"]:

@@ -18,16 +18,49 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 
-def gumbel(seeds: Sequence[int], positions: Sequence[int], outcomes: int) -> Float64[Tensor, "N {outcomes}"]:
-    """Gumbel(0) noise on the CPU; row n depends on (seeds[n], positions[n]) only.
+def uniform(
+    seeds: Sequence[int], positions: Sequence[int], outcomes: int, stream: int = 0
+) -> Float64[Tensor, "N {outcomes}"]:
+    """Noise in (0, 1) on the CPU; row n depends on (seeds[n], positions[n]) only, and on the stream: noise of different
+    streams is independent.
 
     seeds and positions in [0, 2^63). The generator is Philox, counter-based, keyed by the pair ("Parallel random
     numbers: as easy as 1, 2, 3", 2011).
     """
     keys = [np.array(pair, dtype=np.uint64) for pair in zip(seeds, positions, strict=True)]
-    raw = np.stack([np.random.Philox(key=key).random_raw(outcomes) for key in keys])
-    uniform = ((raw >> np.uint64(12)) + 0.5) * 2.0**-52  # 52 bits and a half: never 0, never 1
-    return torch.from_numpy(-np.log(-np.log(uniform)))
+    begin = np.array([0, 0, 0, stream], dtype=np.uint64)
+    raw = np.stack([np.random.Philox(key=key, counter=begin).random_raw(outcomes) for key in keys])
+    return torch.from_numpy(((raw >> np.uint64(12)) + 0.5) * 2.0**-52)  # 52 bits and a half: never 0, never 1
+
+
+def gumbel(
+    seeds: Sequence[int], positions: Sequence[int], outcomes: int, stream: int = 0
+) -> Float64[Tensor, "N {outcomes}"]:
+    """Gumbel(0) noise, keyed as that of `uniform`."""
+    return -(-uniform(seeds, positions, outcomes, stream).log()).log()
+
+
+def certain(scores: Float[Tensor, "*B V"]) -> Float[Tensor, "*B V"]:
+    """The log-probabilities of the law that always takes the largest score, the lowest of equal ones."""
+    return torch.full_like(scores, -math.inf).scatter_(-1, scores.argmax(-1, keepdim=True), 0.0)
+
+
+def tempered(
+    logits: Float[Tensor, "*B V"],
+    temperature: float,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    min_p: float | None = None,
+) -> Float[Tensor, "*B V"]:
+    """Logits of the law at a temperature > 0, truncated in this order; -inf for what is cut off."""
+    scores = logits / temperature
+    if top_k is not None:
+        scores = keep_top_k(scores, top_k)
+    if top_p is not None:
+        scores = keep_top_p(scores, top_p)
+    if min_p is not None:
+        scores = keep_min_p(scores, min_p)
+    return scores
 
 
 def keep_top_k(logits: Float[Tensor, "*B V"], k: int) -> Float[Tensor, "*B V"]:

@@ -1,0 +1,56 @@
+"""Draft: the values that drafters, tree builders and the loop hand to each other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+from torch import Tensor
+
+
+class Draw(Protocol):
+    """The row's own way to pick a token. A drafter with a law of its own draws with it, so that it errs only where its
+    law does.
+    """
+
+    def __call__(self, logits: Tensor, ahead: int, path: Sequence[int] = ()) -> int:
+        """The token that the row's decoder and noise would pick from logits (V,), `ahead` places after the next one.
+
+        path: the tokens guessed for the places in between. They matter to a decoder that looks at the text; left out,
+        the guess is only less likely to be right.
+        """
+
+    def scores(self, logits: Tensor, ahead: int, path: Sequence[int] = ()) -> Tensor:
+        """The scores (V,) whose largest that token has. Their k largest are k draws without replacement."""
+
+
+class Draft(NamedTuple):
+    """A tree of guesses after the newest token of a row.
+
+    tokens: the nodes. parents: for each the index of the node that it follows, an earlier one, or -1 for the newest
+    token. logits: for each node the drafter's logits (V,) that it was drawn from by `Draw`; empty when nothing was
+    drawn. Siblings stand in the order in which they were drawn.
+    """
+
+    tokens: list[int]
+    parents: list[int]
+    logits: Sequence[Tensor | None] = ()
+
+    @classmethod
+    def chain(cls, tokens: Sequence[int]) -> Draft:
+        """One continuation, each token after the one before it."""
+        return cls(list(tokens), list(range(-1, len(tokens) - 1)))
+
+
+class Seen(NamedTuple):
+    """What the model said of a row's tree in a round.
+
+    tokens, parents: the nodes, the newest token first. path: the nodes that were accepted, the newest token first.
+    logits (N, V) float64 on the CPU and hidden (N, D), the vectors that the head saw: after every node.
+    """
+
+    tokens: list[int]
+    parents: list[int]
+    path: list[int]
+    logits: Tensor
+    hidden: Tensor

@@ -1,0 +1,246 @@
+"""What is being written: a row's text, the forest of its guesses, and its walk down the tree.
+
+The tokens of a forest are the newest token of every row, the roots, and below them the drafts. A row walks down its
+tree: at every node an acceptance rule (`runnel.acceptance`) says which child to go on to, or which token ends the walk.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from runnel.decoders import Decoder
+from runnel.draft import Draft, Seen
+from runnel.ops.sampling import gumbel, uniform
+from runnel.prefill import likeliest
+from runnel.processors import Exhausted, Text
+from runnel.stopping import StopText
+from runnel.tree import DraftTree
+
+CHANCES, DRAWS, FRESH = 1, 2, 3
+"""Streams of noise: of acceptance, of what is drawn after a rejection, and, from here on, of drafts 0, 1, ... ahead."""
+
+
+@dataclass
+class Row:
+    """One text. prompt: all that is known to stand before it. newest: its last token, not yet in the state. position:
+    where the next token will stand. decoder: who picks its tokens. stop_text: what looks for stop strings in it.
+
+    memory: what the drafter remembers of it; recalled: what its decoder does.
+    """
+
+    index: int
+    seed: int
+    prompt: Sequence[int]
+    position: int
+    limit: int
+    stops: frozenset[int]
+    decoder: Decoder
+    stop_text: StopText | None = None
+    top: int = 0
+    tokens: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    top_logprobs: list[dict[int, float]] = field(default_factory=list)
+    memory: Any = None
+    recalled: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def newest(self) -> int:
+        return self.tokens[-1] if self.tokens else self.prompt[-1]
+
+    @property
+    def ended(self) -> str | None:
+        """Why nothing more is written: "eos", "stop" (a stop string) or "length"; None while the row goes on."""
+        if self.tokens and self.newest in self.stops:
+            return "eos"
+        if self.stop_text is not None and self.stop_text.found:
+            return "stop"
+        return "length" if len(self.tokens) >= self.limit else None
+
+    @property
+    def done(self) -> bool:
+        return self.ended is not None
+
+    def text(self, path: Sequence[int] = ()) -> Text:
+        """The row as its decoder sees it, after a path of tokens that are not yet its own."""
+        return Text(self.prompt, [*self.tokens, *path] if path else self.tokens, self.stops, self.recalled)
+
+    def take(self, token: int, logits: Tensor, law: Tensor) -> None:
+        """Add a token, written after logits (V,); law: their log-probabilities."""
+        self.recalled = self.decoder.remember(self.text(), logits, token)
+        self.tokens.append(token)
+        self.logprobs.append(float(law[token]))
+        if self.top:
+            self.top_logprobs += likeliest(law[None], self.top)
+        if self.stop_text is not None:
+            self.stop_text.push(token)
+        self.position += 1
+
+
+class RowDraw:
+    """How a row would pick tokens from other logits than its model's: the `Draw` of a drafter, with the row's noise."""
+
+    def __init__(self, row: Row) -> None:
+        self.row = row
+
+    def __call__(self, logits: Tensor, ahead: int, path: Sequence[int] = ()) -> int:
+        return int(self.scores(logits, ahead, path).argmax())
+
+    def scores(self, logits: Tensor, ahead: int, path: Sequence[int] = ()) -> Tensor:
+        try:
+            return self._scores(logits, ahead, self.row.text(path))
+        except Exhausted:  # after a path that the row may never take
+            return logits
+
+    def _scores(self, logits: Tensor, ahead: int, text: Text) -> Tensor:
+        row = self.row
+        return row.decoder.scores(logits[None], [row.seed], [row.position + ahead], [text])[0]
+
+
+class FreshDraw(RowDraw):
+    """The same with noise that is drawn anew in every round, for rules that accept by chance: what a round rejects must
+    say nothing about what the next one drafts.
+    """
+
+    def _scores(self, logits: Tensor, ahead: int, text: Text) -> Tensor:
+        row, stream = self.row, FRESH + ahead
+        noise = gumbel([row.seed], [row.position + ahead], logits.numel(), stream)[0]
+        return row.decoder.law(logits[None], [text])[0] + noise
+
+
+class Forest:
+    """One tree per row: the newest token of each row, then its drafts, as the flat lists of a DraftTree.
+
+    The root of row r is node r. children: the nodes below each node, in the order in which they were drafted.
+    guessed_from: for each node the drafter's logits (V,) from which it was drawn, or None when it was not drawn.
+    """
+
+    def __init__(self, rows: Sequence[Row], drafts: Sequence[Draft]) -> None:
+        self.tokens = [row.newest for row in rows]
+        self.parents, self.rows = [-1] * len(rows), list(range(len(rows)))
+        self.children: dict[int, list[int]] = {}
+        self.guessed_from: list[Tensor | None] = [None] * len(rows)
+        for row, draft in enumerate(drafts):
+            self._hang(row, draft)
+
+    def _hang(self, row: int, draft: Draft) -> None:
+        first = len(self.tokens)
+        for token, parent in zip(draft.tokens, draft.parents, strict=True):
+            parent = row if parent < 0 else first + parent
+            self.children.setdefault(parent, []).append(len(self.tokens))
+            self.tokens.append(token)
+            self.parents.append(parent)
+            self.rows.append(row)
+        self.guessed_from += draft.logits or [None] * len(draft.tokens)
+
+    def child(self, node: int, token: int) -> int | None:
+        """The first child of a node that holds the token."""
+        return next((child for child in self.children.get(node, ()) if self.tokens[child] == token), None)
+
+    @property
+    def tree(self) -> DraftTree:
+        return DraftTree(self.tokens, self.parents, self.rows)
+
+
+class Said(NamedTuple):
+    """What the model said after every node of a forest: logits (N, V) float64 on the CPU, and the hidden vectors (N, D)
+    that its head saw.
+    """
+
+    logits: Tensor
+    hidden: Tensor
+
+
+class Walk:
+    """A row on its way down its tree. It stands on `node`; path: the nodes walked over, the root first.
+
+    An acceptance rule looks at `logits`, `law`, `children` and moves: `go` to a child, or `end` with a token that is
+    written below the last accepted node.
+    """
+
+    def __init__(self, row: Row, root: int, forest: Forest, said: Said) -> None:
+        self.row, self.forest, self.said = row, forest, said
+        self.path = [root]
+        self.walking = True
+
+    @property
+    def node(self) -> int:
+        return self.path[-1]
+
+    @property
+    def logits(self) -> Tensor:
+        """(V,) what the model said after this node."""
+        return self.said.logits[self.node]
+
+    @property
+    def children(self) -> Sequence[int]:
+        return self.forest.children.get(self.node, ())
+
+    def token(self, node: int) -> int:
+        return self.forest.tokens[node]
+
+    def law(self, below: Sequence[int] = ()) -> Tensor:
+        """(V,) probabilities of what the row's decoder may pick here, or after the path of nodes `below` this one."""
+        node, path = [self.node, *below][-1], [self.token(node) for node in below]
+        return self.row.decoder.law(self.said.logits[node][None], [self.row.text(path)])[0].exp()
+
+    def draft_law(self, child: int, below: Sequence[int] = ()) -> Tensor | None:
+        """(V,) probabilities with which the drafter drew a child of this node (or of the last node `below`); None for a
+        child that was not drawn.
+        """
+        logits = self.forest.guessed_from[child]
+        if logits is None:
+            return None
+        return self.row.decoder.law(logits[None], [self.row.text([self.token(node) for node in below])])[0].exp()
+
+    def chances(self, count: int, stream: int = CHANCES) -> list[float]:
+        """Uniform noise of this place, keyed as the draws of tokens are, independent of them."""
+        return uniform([self.row.seed], [self.row.position], count, stream)[0].tolist()
+
+    def draw(self, law: Tensor, stream: int = DRAWS) -> int:
+        """A token drawn from probabilities (V,) that need not sum to one, with noise of this place."""
+        return int((law.log() + gumbel([self.row.seed], [self.row.position], law.numel(), stream)[0]).argmax())
+
+    def go(self, child: int) -> None:
+        """Accept a child."""
+        self._take(self.token(child))
+        self.walking = not self.row.done
+        if self.walking:
+            self.path.append(child)
+
+    def end(self, token: int) -> None:
+        """Write a token that no child stands for."""
+        self._take(token)
+        self.walking = False
+
+    def step(self, token: int) -> None:
+        """Write a token: go to the child that holds it, or end."""
+        child = self.forest.child(self.node, token)
+        if child is None:
+            self.end(token)
+        else:
+            self.go(child)
+
+    def seen(self) -> Seen:
+        """The row's part of the forest, for its drafter."""
+        nodes = [node for node, row in enumerate(self.forest.rows) if row == self.path[0]]
+        at = {node: i for i, node in enumerate(nodes)}
+        return Seen(
+            tokens=[self.forest.tokens[node] for node in nodes],
+            parents=[at.get(self.forest.parents[node], -1) for node in nodes],
+            path=[at[node] for node in self.path],
+            logits=self.said.logits[nodes],
+            hidden=self.said.hidden[nodes],
+        )
+
+    def _take(self, token: int) -> None:
+        law = self.logits.log_softmax(-1)
+        if math.isnan(float(law[0])):  # one NaN among its logits makes a row's whole law NaN
+            raise ValueError(
+                f"the model's logits must be finite; got NaN for row {self.row.index}, position {self.row.position}"
+            )
+        self.row.take(token, self.logits, law)

@@ -1,0 +1,212 @@
+"""Search: decoding that keeps several texts of a row at once, all rows in one batch.
+
+A search is a generator over one row. It yields which of its branches go on with which tokens (`Grow`), is sent what the
+model says after each (`Grown`), and returns what it found. The driver forks the states and calls the model once for the
+branches of all rows: a search never sees a state, and a state that a hypothesis holds stays valid whatever grows next.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from runnel.model import Model
+from runnel.processors import Exhausted, Processor, Text
+from runnel.state import Place, State, gathered
+from runnel.stopping import StopText
+
+
+@dataclass(frozen=True)
+class Task:
+    """A row to search for. prompt: what stands before it; position: where its first token will stand; limit: most
+    tokens; stops: the tokens that end it; stop_text: what looks for stop strings; n: how many texts are wanted.
+    """
+
+    prompt: Sequence[int]
+    seed: int
+    position: int
+    limit: int
+    stops: frozenset[int]
+    n: int = 1
+    stop_text: StopText | None = None
+
+    @property
+    def newest(self) -> int:
+        return self.prompt[-1]
+
+    def ended(self, tokens: Sequence[int]) -> str | None:
+        """Why a text is no longer: "eos", "stop" or "length"; None when it may go on."""
+        if tokens and tokens[-1] in self.stops:
+            return "eos"
+        if self.stop_text is not None and self.stop_text.after(tokens).found:
+            return "stop"
+        return "length" if len(tokens) >= self.limit else None
+
+    def text(self, tokens: Sequence[int] = ()) -> Text:
+        """What processors see after these tokens."""
+        return Text(self.prompt, tokens, self.stops)
+
+
+class Grow(NamedTuple):
+    """The next branches: parents[i] is the branch, of those of the last `Grow`, that tokens[i] follows. The first one
+    has the parent 0, which has read the prompt but its newest token.
+    """
+
+    parents: list[int]
+    tokens: list[int]
+
+
+class Grown(NamedTuple):
+    """What the model said after the tokens of a `Grow`: logits (n, V) float64 on the CPU, hidden (n, D), and the place
+    of each branch's state.
+    """
+
+    logits: Tensor
+    hidden: Tensor
+    places: list[Place]
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """A text. logprobs: of its tokens, under the model's own law. score: what the search ranks by, larger is better.
+
+    place: the state after all tokens but the newest. ended: see `Task.ended`.
+    """
+
+    tokens: list[int]
+    logprobs: list[float]
+    score: float
+    place: Place
+    ended: str | None
+
+
+Branches = Generator[Grow, Grown, list[Hypothesis]]
+
+
+class Search(ABC):
+    """A decoder that keeps several texts of a row: a page of `decoders/` with a `Config`, a `Search`, `LOSSLESS`
+    (False: there is no law to keep, so no drafter) and `PAPERS`.
+    """
+
+    def __init__(self, config: Any) -> None:
+        self.config = config
+
+    @abstractmethod
+    def search(self, task: Task) -> Branches:
+        """The texts found for a row, best first: at least one, at most task.n."""
+
+    def check(self, vocab_size: int, stops: frozenset[int], limit: int, n: int) -> None:
+        """ValueError for what cannot be meant with so many tokens, these ends, texts of at most `limit` tokens, and n
+        texts wanted.
+        """
+        return
+
+
+def search_all(model: Model, state: State, tasks: Sequence[Task], search: Search) -> tuple[list[list[Hypothesis]], int]:
+    """Run a search for every row of a state that has read each prompt but its newest token.
+
+    Returns what was found for each, and how many calls of the model it took.
+    """
+    found: dict[int, list[Hypothesis]] = {}
+    running = {}
+    for row, task in enumerate(tasks):
+        if task.limit == 0:
+            found[row] = [Beginning().hypothesis(0.0, (state, row), "length")]
+        else:
+            running[row] = search.search(task)
+    places: dict[int, list[Place]] = {row: [(state, row)] for row in running}
+    answers: dict[int, Grown | None] = dict.fromkeys(running)
+    calls = 0
+    while running:
+        asked: dict[int, Grow] = {}
+        for row, branches in list(running.items()):
+            try:
+                asked[row] = branches.send(answers[row])  # type: ignore[arg-type]  # None starts a generator
+            except StopIteration as end:
+                found[row] = end.value
+                del running[row]
+        if asked:
+            answers = dict[int, Grown | None](_grown(model, places, asked))
+            places = {row: answer.places for row, answer in answers.items() if answer is not None}
+            calls += 1
+    return [found[row] for row in range(len(tasks))], calls
+
+
+def _grown(model: Model, places: dict[int, list[Place]], asked: dict[int, Grow]) -> dict[int, Grown]:
+    """One call of the model for the branches of all rows."""
+    state = gathered([places[row][parent] for row, grow in asked.items() for parent in grow.parents])
+    tokens = [token for grow in asked.values() for token in grow.tokens]
+    read = model.read(torch.tensor(tokens, device=model.device)[:, None], state)
+    logits, hidden, grown, first = read.logits[:, -1].double().cpu(), read.hidden[:, -1], {}, 0
+    for row, grow in asked.items():
+        rows = range(first, first + len(grow.tokens))
+        grown[row] = Grown(logits[rows], hidden[rows], [(read.state, i) for i in rows])
+        first += len(grow.tokens)
+    return grown
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """A text that may go on. total: the log-probability of its tokens under the law that is searched."""
+
+    tokens: tuple[int, ...] = ()
+    logprobs: tuple[float, ...] = ()
+    total: float = 0.0
+
+    def followed(self, token: int, logprob: float, total: float) -> Beginning:
+        return Beginning((*self.tokens, token), (*self.logprobs, logprob), total)
+
+    def hypothesis(self, score: float, place: Place, ended: str | None) -> Hypothesis:
+        return Hypothesis(list(self.tokens), list(self.logprobs), score, place, ended)
+
+
+def best_first(scores: Tensor) -> Iterator[tuple[int, int]]:
+    """The (row, column) of scores (n, V), best first, those of -inf left out; ties go to the earlier."""
+    flat, wanted, given = scores.flatten(), 64, 0
+    while given < flat.numel():
+        order = flat.sort(descending=True, stable=True).indices if wanted >= flat.numel() else _top(flat, wanted)
+        for at in order[given:].tolist():
+            if flat[at] == -torch.inf:
+                return
+            yield divmod(at, scores.shape[1])
+        given, wanted = len(order), wanted * 8
+
+
+def _top(flat: Tensor, count: int) -> Tensor:
+    """The indices of the `count` largest and of what ties with the last of them, in stable order."""
+    least = flat.topk(count).values[-1]
+    kept = (flat >= least).nonzero()[:, 0]
+    return kept[flat[kept].sort(descending=True, stable=True).indices]
+
+
+def processed(logits: Tensor, texts: Sequence[Text], processors: Sequence[Processor]) -> Tensor:
+    """Log-probabilities (n, V) after processors (see `runnel.processors`); -inf for what cannot be written."""
+    for processor in processors:
+        logits = processor.process(logits, texts)
+    if bool((logits == -torch.inf).all(-1).any()):
+        raise Exhausted("no token is left to write: all are banned by " + ", ".join(p.name for p in processors))
+    return logits.log_softmax(-1)
+
+
+def without_memory(processors: Sequence[Processor]) -> tuple[Processor, ...]:
+    """The processors, when none of them remembers what was drawn before."""
+    for processor in processors:
+        if processor.remembers:
+            raise ValueError(f"{processor.name} steers what is drawn one token at a time; a search draws nothing")
+    return tuple(processors)
+
+
+def check_width(name: str, width: int, vocab_size: int, limit: int, n: int) -> None:
+    """ValueError when a search of this width has fewer texts to find than are wanted, or than it would keep."""
+    if limit == 0:
+        return
+    if n > width:
+        raise ValueError(f"n must be at most the width {width} of {name}; got {n}")
+    if width > vocab_size**limit:
+        texts = f"{vocab_size**limit} texts of {limit} of the {vocab_size} tokens"
+        raise ValueError(f"width of {name} must be at most the {texts} that there are; got {width}")
