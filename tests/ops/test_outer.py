@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from runnel.lineage import Lineage
-from runnel.ops.outer import mean_scan, outer_scan, outer_scan_before, reference, step
+from runnel.ops.outer import mean_scan, outer_scan, outer_scan_across, outer_scan_before, reference, step
 
 from .support import check_tree, close, normal, same_with_gradients
 
@@ -80,6 +80,36 @@ def test_reading_before_writing(channels, strength, length):
 def test_tree_that_reads_before_writing(channels):
     *tokens, memory = inputs(9, channels, 0.05)
     check_tree(outer_scan_before, reference_before, tokens, memory)
+
+
+def reference_across(q, k, v, log_decay, memory):
+    """The literal loop that reads from the side of the values: y_t = S_t q_t."""
+    outputs = []
+    for t in range(q.shape[1]):
+        decay = log_decay[:, t, :, None] if log_decay.dim() == 3 else log_decay[:, t]
+        memory = decay.exp()[..., None] * memory + k[:, t, :, :, None] * v[:, t, :, None, :]
+        outputs.append((memory @ q[:, t, :, :, None])[..., 0])
+    return torch.stack(outputs, dim=1), memory
+
+
+def inputs_across(length, channels, strength):
+    _, k, v, log_decay, memory = inputs(length, channels, strength)
+    return [normal(2, length, 2, 4, seed=9), k, v, log_decay, memory]
+
+
+@pytest.mark.parametrize("channels", [False, True])
+@pytest.mark.parametrize("strength", DECAYS.values(), ids=DECAYS)
+@pytest.mark.parametrize("length", [1, 2, 17, 65, 150])
+def test_reading_from_the_side_of_the_values(channels, strength, length):
+    args = inputs_across(length, channels, strength)
+    same_with_gradients(outer_scan_across(*args, Lineage.sequence(2, length)), reference_across(*args), args)
+
+
+@pytest.mark.parametrize("channels", [False, True])
+@pytest.mark.parametrize("strength", DECAYS.values(), ids=DECAYS)
+def test_tree_read_from_the_side_of_the_values(channels, strength):
+    *tokens, memory = inputs_across(9, channels, strength)
+    check_tree(outer_scan_across, reference_across, tokens, memory)
 
 
 def test_the_mean_of_the_past_under_decaying_weights():

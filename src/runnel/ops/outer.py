@@ -81,6 +81,32 @@ def outer_scan_before(
     return _scan(q, k, v, log_decay, memory, lineage, inclusive=False)
 
 
+@full_precision
+def outer_scan_across(
+    q: Float[Tensor, "B T H V"],
+    k: Float[Tensor, "B T H K"],
+    v: Float[Tensor, "B T H V"],
+    log_decay: Float[Tensor, "B T #H"] | Float[Tensor, "B T #H K"],
+    memory: Float[Tensor, "B H K V"],
+    lineage: Lineage,
+) -> tuple[Float[Tensor, "B T H K"], Memory]:
+    """The same memory, read from the side of the values: y_t = S_t q_t."""
+    log_decay = per_key(log_decay)
+    if lineage.is_plain and lineage.length == 1:
+        _, memory = step(k[:, 0], k[:, 0], v[:, 0], log_decay[:, 0], memory)
+        return (memory @ q[:, 0, :, :, None])[..., 0][:, None], memory
+    k, v, log_decay = mask_padding(lineage, k, v, log_decay)
+    decay = decay_of(log_decay, lineage)
+    split = decay.blocks.split
+    q_, k_, v_ = split(q), split(k), split(v)
+    y = decay.mix(q_ @ v_.mT, k_)
+    if lineage.is_tree:
+        y = y + (q_ @ memory[:, None].mT) * decay.from_start()
+        return join(y, lineage.length), Pending(advance, memory, (log_decay, k, v))
+    before, memory = carry(decay.whole(), (k_ * decay.to_end()).mT @ v_, memory)
+    return join(y + (q_ @ before.mT) * decay.from_start(), lineage.length), memory
+
+
 def mean_scan(
     q: Float[Tensor, "B T #H K"],
     k: Float[Tensor, "B T #H K"],

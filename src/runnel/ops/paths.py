@@ -120,6 +120,15 @@ class Decay:
         y = y * (-SAFE_SPAN / 2 - self._since_start).exp()
         return (x @ y.mT).masked_fill((self.blocks.reach if inclusive else self.blocks.strict) == 0, 0)
 
+    def mix(self, scores: Tensor, y: Tensor) -> Tensor:
+        """(B, n, H, C, K): sum over j of scores_tj y_jk times the decay from j to t; only the j on t's path count."""
+        if self.log.shape[-1] == 1:
+            return (scores * self._inclusive[..., 0]) @ y
+        if not self._splits:
+            return torch.einsum("...tj,...tjk,...jk->...tk", scores, self._inclusive, y)
+        y = y * (-SAFE_SPAN / 2 - self._since_start).exp()
+        return (scores * self.blocks.reach @ y) * (self._since_start + SAFE_SPAN / 2).exp()
+
     # What several products of one call share, computed once.
 
     @cached_property
