@@ -87,6 +87,23 @@ def parameter(value: Tensor, weight_decay: bool = False, lr_scale: float = 1.0) 
     return made
 
 
+def parameter_groups(module: nn.Module, hidden: nn.Module) -> list[dict[str, Any]]:
+    """Named parameters by treatment: {"params": [(name, parameter)], "weight_decay", "lr_scale", "matrix"}.
+
+    matrix: projections of the part `hidden`, fit for Muon. What a page made with `parameter` says how it is treated.
+    """
+    projections = {id(m.weight) for m in hidden.modules() if isinstance(m, nn.Linear)}
+    groups: dict[tuple[bool, float, bool], list[tuple[str, nn.Parameter]]] = {}
+    for name, p in module.named_parameters():
+        matrix = id(p) in projections
+        key = (getattr(p, "weight_decay", matrix), getattr(p, "lr_scale", 1.0), matrix)
+        groups.setdefault(key, []).append((name, p))
+    return [
+        {"params": params, "weight_decay": decay, "lr_scale": scale, "matrix": matrix}
+        for (decay, scale, matrix), params in groups.items()
+    ]
+
+
 def head_width(d_model: int, asked: int | None, target: int = 64) -> int:
     """The width of a head: `asked`, or the largest even divisor of d_model up to `target` (d_model itself if odd)."""
     if asked is not None:

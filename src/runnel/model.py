@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from runnel import catalog, patterns
 from runnel.head import Head
 from runnel.lineage import Lineage
-from runnel.mixer import Mixer, RMSNorm, linear
+from runnel.mixer import Mixer, RMSNorm, linear, parameter_groups
 from runnel.state import Memory, PendingState, State
 from runnel.storage import read_json, read_tensors, write_json, write_tensors
 from runnel.tree import DraftTree, Verification
@@ -224,20 +224,8 @@ class Model(nn.Module):
         return {catalog.page_name(mixer): mixer.semantics for mixer in self.mixers}
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Named parameters by treatment: {"params": [(name, parameter)], "weight_decay", "lr_scale", "matrix"}.
-
-        matrix: hidden projections, fit for Muon. What a page made with `mixer.parameter` says itself how it is treated.
-        """
-        projections = {id(m.weight) for m in self.layers.modules() if isinstance(m, nn.Linear)}
-        groups: dict[tuple[bool, float, bool], list[tuple[str, nn.Parameter]]] = {}
-        for name, p in self.named_parameters():
-            matrix = id(p) in projections
-            key = (getattr(p, "weight_decay", matrix), getattr(p, "lr_scale", 1.0), matrix)
-            groups.setdefault(key, []).append((name, p))
-        return [
-            {"params": params, "weight_decay": decay, "lr_scale": scale, "matrix": matrix}
-            for (decay, scale, matrix), params in groups.items()
-        ]
+        """Named parameters by treatment; see `runnel.mixer.parameter_groups`."""
+        return parameter_groups(self, self.layers)
 
     @torch.no_grad()
     def _calm_residuals(self) -> None:
