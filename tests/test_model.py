@@ -37,6 +37,34 @@ def test_bad_tokens(tokens, message):
         model()(tokens)
 
 
+def test_mixtures_of_tokens_are_means_of_embeddings():
+    made = model().double()
+    tokens = torch.tensor([[3, 1, 4, 1], [5, 9, 2, 6]])
+    certain = torch.eye(16, dtype=torch.float64)[tokens]
+    torch.testing.assert_close(made(certain)[0], made(tokens)[0], rtol=0, atol=0)
+    weights = torch.rand(2, 4, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).softmax(-1)
+    logits, state = made(weights[:, :3])
+    mixed = torch.cat([logits, made(weights[:, 3:], state)[0]], dim=1)
+    embeddings = (weights @ made.embed.weight).detach()
+    made.embed = torch.nn.Embedding.from_pretrained(embeddings.reshape(8, -1))  # a token for each mixture
+    expected, _ = made(torch.arange(8).reshape(2, 4))
+    torch.testing.assert_close(mixed, expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        (torch.full((1, 2, 15), 1 / 15), r"mixtures of tokens must be \(B, T, 16\) float .* got \(1, 2, 15\)"),
+        (torch.full((1, 2, 16), 1 / 8), "sum to 1; got a sum of 2, the least 0.125, at row 0, position 0"),
+        (torch.tensor([[[2.0, -1.0] + [0.0] * 14]]), "weights >= 0 .* got a sum of 1, the least -1, at row 0"),
+        (torch.full((1, 1, 16), torch.nan), "got a sum of nan, the least nan, at row 0, position 0"),
+    ],
+)
+def test_bad_mixtures(weights, message):
+    with pytest.raises(ValueError, match=message):
+        model()(weights)
+
+
 def test_state_and_lineage_must_fit():
     made = model()
     x = torch.ones(2, 3, dtype=torch.long)

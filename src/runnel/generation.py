@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypedDict
 
 import torch
@@ -158,7 +158,12 @@ def generate(
         ]
         for task in tasks:
             search.check(vocab_size, stops, task.limit, samples)
-        found, calls = search_all(model, prefill(model, unread, state, chunk), tasks, search)
+        if search.reads_hidden:
+            hidden, state = prefill_hidden(model, unread, state, chunk)
+            tasks = [replace(task, hidden=own) for task, own in zip(tasks, hidden, strict=True)]
+        else:
+            state = prefill(model, unread, state, chunk)
+        found, calls = search_all(model, state, tasks, search)
         return _searched(found, calls, time.perf_counter() - started, stop_text, on_tokens)
 
     for row_decoder, limit in zip(decoders, limits, strict=True):

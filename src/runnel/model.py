@@ -133,6 +133,8 @@ class Model(nn.Module):
         """Head parameters (for tokens: logits) and the next state.
 
         The state that was passed in stays valid. lineage: padded or packed rows; an ordinary sequence when left out.
+        A model of tokens also reads mixtures of tokens, (B, T, V) float weights that sum to one: it sees the weighted
+        mean of their embeddings.
         """
         read = self.read(inputs, state, lineage)
         return read.logits, read.state
@@ -189,17 +191,24 @@ class Model(nn.Module):
         return Verification(logits, hidden, pending)
 
     def _run(self, inputs: Tensor, memories: Memory, lineage: Lineage) -> tuple[Tensor, Memory]:
-        x, after = self.embed(inputs), []
+        x, after = self._embedded(inputs), []
         for layer, memory in zip(self.layers, memories, strict=True):
             x, memory = layer(x, memory, lineage)
             after.append(memory)
         return self.norm(x), tuple(after)
 
+    def _embedded(self, inputs: Tensor) -> Tensor:
+        if isinstance(self.embed, nn.Embedding) and inputs.is_floating_point():
+            return inputs.to(self.embed.weight.dtype) @ self.embed.weight
+        return self.embed(inputs)
+
     def _check_inputs(self, inputs: Tensor) -> None:
-        if self.config.vocab_size is not None:
-            _check_tokens(inputs, self.config.vocab_size)
-        else:
+        if self.config.vocab_size is None:
             _check_values(inputs, self.config.outcomes)
+        elif inputs.is_floating_point() and inputs.dim() == 3:
+            _check_mixtures(inputs, self.config.vocab_size)
+        else:
+            _check_tokens(inputs, self.config.vocab_size)
 
     # ---- identity and training ----------------------------------------------------------------------------------
 
@@ -317,6 +326,21 @@ def _check_tokens(tokens: Tensor, vocab_size: int) -> None:
         found = int(tokens[row, column])
         raise ValueError(
             f"tokens must be (B, T) int64 in [0, {vocab_size}); got {found} at row {row}, position {column}"
+        )
+
+
+def _check_mixtures(weights: Tensor, vocab_size: int) -> None:
+    if weights.shape[2] != vocab_size or 0 in weights.shape:
+        raise ValueError(
+            f"mixtures of tokens must be (B, T, {vocab_size}) float with at least one row and one column; "
+            f"got {tuple(weights.shape)} {weights.dtype}"
+        )
+    wrong = (weights < 0).any(-1) | ~((weights.sum(-1) - 1).abs() < 1e-2)  # NaN is wrong too
+    if bool(wrong.any()):
+        row, column = wrong.nonzero()[0].tolist()
+        found = f"a sum of {float(weights[row, column].sum()):g}, the least {float(weights[row, column].min()):g}"
+        raise ValueError(
+            f"mixtures of tokens must be weights >= 0 that sum to 1; got {found}, at row {row}, position {column}"
         )
 
 

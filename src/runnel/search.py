@@ -7,15 +7,17 @@ branches of all rows: a search never sees a state, and a state that a hypothesis
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from runnel.model import Model
+from runnel.prefill import CHUNK, prefill_scored
 from runnel.processors import Exhausted, Processor, Text
 from runnel.state import Place, State, gathered
 from runnel.stopping import StopText
@@ -25,6 +27,9 @@ from runnel.stopping import StopText
 class Task:
     """A row to search for. prompt: what stands before it; position: where its first token will stand; limit: most
     tokens; stops: the tokens that end it; stop_text: what looks for stop strings; n: how many texts are wanted.
+
+    hidden: for searches that ask for it (`Search.reads_hidden`), the model's hidden vectors (T, D) after the last T
+    tokens of the prompt but its newest.
     """
 
     prompt: Sequence[int]
@@ -34,6 +39,7 @@ class Task:
     stops: frozenset[int]
     n: int = 1
     stop_text: StopText | None = None
+    hidden: Tensor | None = None
 
     @property
     def newest(self) -> int:
@@ -53,12 +59,14 @@ class Task:
 
 
 class Grow(NamedTuple):
-    """The next branches: parents[i] is the branch, of those of the last `Grow`, that tokens[i] follows. The first one
-    has the parent 0, which has read the prompt but its newest token.
+    """The next branches: parents[i] is what tokens[i] follows, a branch of the last `Grow` or, to go back, the place
+    that an earlier one was told. The first one has the parent 0, which has read the prompt but its newest token.
+
+    tokens: one for each branch, or weights (n, V) of mixtures of tokens (see `Model.forward`).
     """
 
-    parents: list[int]
-    tokens: list[int]
+    parents: Sequence[int | Place]
+    tokens: Sequence[int] | Tensor
 
 
 class Grown(NamedTuple):
@@ -91,7 +99,13 @@ Branches = Generator[Grow, Grown, list[Hypothesis]]
 class Search(ABC):
     """A decoder that keeps several texts of a row: a page of `decoders/` with a `Config`, a `Search`, `LOSSLESS`
     (False: there is no law to keep, so no drafter) and `PAPERS`.
+
+    reads_hidden: it is to be given the model's hidden vectors of the prompt (`Task.hidden`). rereads: the model did not
+    read its texts as they stand, so that they are read once more in the end, for their log-probabilities and states.
     """
+
+    reads_hidden = False
+    rereads = False
 
     def __init__(self, config: Any) -> None:
         self.config = config
@@ -134,20 +148,42 @@ def search_all(model: Model, state: State, tasks: Sequence[Task], search: Search
             answers = dict[int, Grown | None](_grown(model, places, asked))
             places = {row: answer.places for row, answer in answers.items() if answer is not None}
             calls += 1
-    return [found[row] for row in range(len(tasks))], calls
+    each = [found[row] for row in range(len(tasks))]
+    return _reread(model, state, tasks, each, calls) if search.rereads else (each, calls)
 
 
 def _grown(model: Model, places: dict[int, list[Place]], asked: dict[int, Grow]) -> dict[int, Grown]:
     """One call of the model for the branches of all rows."""
-    state = gathered([places[row][parent] for row, grow in asked.items() for parent in grow.parents])
-    tokens = [token for grow in asked.values() for token in grow.tokens]
-    read = model.read(torch.tensor(tokens, device=model.device)[:, None], state)
+    parents = [(parent, row) for row, grow in asked.items() for parent in grow.parents]
+    state = gathered([places[row][parent] if isinstance(parent, int) else parent for parent, row in parents])
+    read = model.read(_inputs(model, [grow.tokens for grow in asked.values()])[:, None], state)
     logits, hidden, grown, first = read.logits[:, -1].double().cpu(), read.hidden[:, -1], {}, 0
     for row, grow in asked.items():
         rows = range(first, first + len(grow.tokens))
         grown[row] = Grown(logits[rows], hidden[rows], [(read.state, i) for i in rows])
         first += len(grow.tokens)
     return grown
+
+
+def _inputs(model: Model, asked: Sequence[Sequence[int] | Tensor]) -> Tensor:
+    """The tokens (N,) of all rows; mixtures (N, V) when a row asks for one."""
+    if not any(isinstance(tokens, Tensor) for tokens in asked):
+        return torch.tensor([token for tokens in asked for token in tokens], device=model.device)
+    certain = torch.eye(model.config.outcomes, dtype=torch.float64)
+    return torch.cat([t if isinstance(t, Tensor) else certain[list(t)] for t in asked]).to(model.device)
+
+
+def _reread(
+    model: Model, state: State, tasks: Sequence[Task], found: Sequence[Sequence[Hypothesis]], calls: int
+) -> tuple[list[list[Hypothesis]], int]:
+    """What was found with the log-probabilities and the states of its texts, and the calls with those it took."""
+    each = [(row, text) for row, own in enumerate(found) for text in own]
+    texts = [[tasks[row].newest, *text.tokens] for row, text in each]
+    logprobs, _, after = prefill_scored(model, texts, state.fork([row for row, _ in each]))
+    read: list[list[Hypothesis]] = [[] for _ in found]
+    for index, (row, text) in enumerate(each):
+        read[row].append(replace(text, logprobs=logprobs[index], place=(after, index)))
+    return read, calls + math.ceil(max(len(text) - 1 for text in texts) / CHUNK)
 
 
 @dataclass(frozen=True)
@@ -163,6 +199,61 @@ class Beginning:
 
     def hypothesis(self, score: float, place: Place, ended: str | None) -> Hypothesis:
         return Hypothesis(list(self.tokens), list(self.logprobs), score, place, ended)
+
+
+class Beams:
+    """A beam: the `width` best beginnings, and the texts that are finished. totals rank beginnings; texts are ranked by
+
+        score(y) = total(y) / ((5 + |y|) / 6)^length_penalty
+
+    ("Google's Neural Machine Translation System", 2016, 1609.08144, section 7).
+    """
+
+    def __init__(self, task: Task, width: int, length_penalty: float = 0.0) -> None:
+        self.task, self.width, self.length_penalty = task, width, length_penalty
+        self.open, self.finished = [Beginning()], list[Hypothesis]()
+
+    @property
+    def texts(self) -> list[Text]:
+        """What processors see of the open beginnings."""
+        return [self.task.text(beginning.tokens) for beginning in self.open]
+
+    def step(self, laws: Tensor, logits: Tensor, places: Sequence[Place]) -> list[int]:
+        """Keep the best continuations by laws (n, V), what each token adds to a total: at most 0. logits: the model's.
+
+        Returns the earlier beginning that each one now open follows, by index; none when the search has ended.
+        """
+        totals = torch.tensor([beginning.total for beginning in self.open], dtype=torch.float64)[:, None] + laws
+        plain, after, parents = logits.log_softmax(-1), list[Beginning](), list[int]()
+        for parent, token in best_first(totals):
+            text = self.open[parent].followed(token, float(plain[parent, token]), float(totals[parent, token]))
+            ended = self.task.ended(text.tokens)
+            if ended is not None:
+                score = text.total / self._length_norm(len(text.tokens))
+                self.finished.append(text.hypothesis(score, places[parent], ended))
+                continue
+            after.append(text)
+            parents.append(parent)
+            if len(after) == self.width:
+                break
+        self.open = after
+        if self._settled():
+            self.open, parents = [], []
+        return parents
+
+    def best(self, count: int) -> list[Hypothesis]:
+        """The best finished texts, best first."""
+        return sorted(self.finished, key=lambda found: -found.score)[:count]
+
+    def _length_norm(self, length: int) -> float:
+        return ((5 + length) / 6) ** self.length_penalty
+
+    def _settled(self) -> bool:
+        """Whether no beginning can come before the worst of the texts that are kept. A total only falls."""
+        if not self.open or len(self.finished) < self.width:
+            return not self.open
+        likeliest = max(beginning.total for beginning in self.open)
+        return likeliest / self._length_norm(self.task.limit) <= self.best(self.width)[-1].score
 
 
 def best_first(scores: Tensor) -> Iterator[tuple[int, int]]:

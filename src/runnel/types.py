@@ -30,7 +30,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 Elements = Int[Tensor, "B T"] | Float[Tensor, "B T C"]
-"""What a sequence is made of: int64 tokens, or float values."""
+"""What a sequence is made of: int64 tokens (or mixtures of tokens, C = V weights each), or float values."""
 
 IGNORE = -100
 """Target value that carries no loss (the value that PyTorch's cross-entropy ignores by default)."""

@@ -18,22 +18,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from runnel.processors import Processor, resolve
-from runnel.search import (
-    Beginning,
-    Branches,
-    Grow,
-    Hypothesis,
-    Search,
-    Task,
-    best_first,
-    check_width,
-    processed,
-    without_memory,
-)
+from runnel.search import Beams, Branches, Grow, Search, Task, check_width, processed, without_memory
 
 PAPERS = {
     "Google's Neural Machine Translation System: Bridging the Gap between Human and Machine Translation": "1609.08144"
@@ -64,39 +52,13 @@ class Beam(Search):
         self.processors = without_memory(resolve(config.processors))
 
     def search(self, task: Task) -> Branches:
-        beams, finished = [Beginning()], list[Hypothesis]()
-        grow = Grow([0], [task.newest])
-        while beams and not self._settled(task, beams, finished):
+        beams, grow = Beams(task, self.config.width, self.config.length_penalty), Grow([0], [task.newest])
+        while beams.open:
             grown = yield grow
-            laws = processed(grown.logits, [task.text(beam.tokens) for beam in beams], self.processors)
-            totals = torch.tensor([beam.total for beam in beams])[:, None] + laws
-            plain, after, grow = grown.logits.log_softmax(-1), list[Beginning](), Grow([], [])
-            for parent, token in best_first(totals):  # eq. (1)
-                text = beams[parent].followed(token, float(plain[parent, token]), float(totals[parent, token]))
-                ended = task.ended(text.tokens)
-                if ended is not None:
-                    finished.append(text.hypothesis(self._score(text), grown.places[parent], ended))
-                    continue
-                after.append(text)
-                grow.parents.append(parent)
-                grow.tokens.append(token)
-                if len(after) == self.config.width:
-                    break
-            beams = after
-        return sorted(finished, key=lambda found: -found.score)[: task.n]
-
-    def _score(self, text: Beginning) -> float:
-        return text.total / self._length_norm(len(text.tokens))  # eq. (2)
-
-    def _length_norm(self, length: int) -> float:
-        return ((5 + length) / 6) ** self.config.length_penalty
-
-    def _settled(self, task: Task, beams: Sequence[Beginning], finished: Sequence[Hypothesis]) -> bool:
-        """Whether no beginning can come before the worst of the texts that are kept. A total only falls."""
-        if len(finished) < self.config.width:
-            return False
-        kept = sorted((found.score for found in finished), reverse=True)[: self.config.width]
-        return max(beam.total for beam in beams) / self._length_norm(task.limit) <= kept[-1]
+            laws = processed(grown.logits, beams.texts, self.processors)
+            parents = beams.step(laws, grown.logits, grown.places)  # eq. (1)
+            grow = Grow(parents, [beginning.tokens[-1] for beginning in beams.open])
+        return beams.best(task.n)  # by eq. (2)
 
     def check(self, vocab_size: int, stops: frozenset[int], limit: int, n: int) -> None:
         check_width("beam", self.config.width, vocab_size, limit, n)
