@@ -77,10 +77,16 @@ def make(folder: str, base: Base, thing: Any) -> Any:
 def default_config(folder: str, name: str) -> Any:
     """The Config of a method with nothing set. ValueError when it needs something."""
     config = page(folder, name).Config
-    for option in dataclasses.fields(config):
-        if option.default is dataclasses.MISSING and option.default_factory is dataclasses.MISSING:
-            raise ValueError(f"{KINDS[folder]} {name!r} needs a {option.name}: give {name}.Config({option.name}=...)")
+    for option in required(config):
+        raise ValueError(f"{KINDS[folder]} {name!r} needs a {option}: give {name}.Config({option}=...)")
     return config()
+
+
+def required(config: type) -> list[str]:
+    """The fields of a Config class that have no default."""
+    fields = dataclasses.fields(config)
+    missing = dataclasses.MISSING
+    return [f.name for f in fields if f.default is missing and f.default_factory is missing]
 
 
 def _page_of(folder: str, config: Any) -> ModuleType:

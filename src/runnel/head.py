@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 
 class Head(nn.Module, ABC):
-    """A distribution given by P parameters, which `forward` computes from a hidden vector.
+    """A distribution given by P parameters, which `forward` computes from a hidden vector:
+    `__init__(d_model, outcomes, config)` with the Config of its page.
 
     *B stands for (B, T). positional: the distribution depends on where the element stands, and `forward` is to be given
     the positions.

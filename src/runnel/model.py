@@ -97,6 +97,12 @@ def _make(folder: str, part: patterns.Part, base: type, d_model: int) -> Any:
     return catalog.class_in(page, base)(d_model, part.config(page))
 
 
+def _head(text: str, config: ModelConfig) -> Head:
+    part = patterns.parse_part(text, "heads")
+    page = catalog.page("heads", part.name)
+    return catalog.class_in(page, Head)(config.d_model, config.outcomes, part.config(page))
+
+
 class Model(nn.Module):
     """An autoregressive sequence model. Make one with `runnel.build` or `runnel.load`."""
 
@@ -112,8 +118,7 @@ class Model(nn.Module):
         self.layers = nn.ModuleList(Layer(spec, config.d_model) for spec in specs)
         self.norm = RMSNorm(config.d_model)
         default_head = "categorical" if config.vocab_size is not None else "gaussian"
-        head_class = catalog.class_in(catalog.page("heads", config.head or default_head), Head)
-        self.head: Head = head_class(config.d_model, config.outcomes)
+        self.head: Head = _head(config.head or default_head, config)
         self._calm_residuals()
 
     # ---- the function -------------------------------------------------------------------------------------------
@@ -260,6 +265,7 @@ def build(
 
     pattern: see `runnel.patterns`, e.g. "mamba2" or "(mamba2*3, attention)*2". n_layers repeats the pattern.
     Give vocab_size for a model of tokens, or value_dim for a model of real vectors.
+    head: a page of `heads/` with its options, e.g. "self_terminating(eos=0)"; "categorical" or "gaussian" when left out.
     """
     if (vocab_size is None) == (value_dim is None):
         raise ValueError("give exactly one of vocab_size (tokens) and value_dim (values)")

@@ -29,11 +29,14 @@ class Part:
     options: dict[str, Any] = field(default_factory=dict)
 
     def config(self, page: ModuleType) -> Any:
-        """The page's Config with these options. ValueError when it has no such field."""
+        """The page's Config with these options. ValueError when it has no such field, or needs another."""
         known = tuple(f.name for f in dataclasses.fields(page.Config))
         for option in self.options:
             if option not in known:
                 raise ValueError(f"{self.name} has no option {option!r}{catalog.suggest(option, known)}")
+        for option in catalog.required(page.Config):
+            if option not in self.options:
+                raise ValueError(f"{self.name} needs a {option}: write {self.name}({option}=...)")
         return page.Config(**self.options)
 
 
@@ -47,7 +50,7 @@ class Layer:
 
 def parse(pattern: str, channel: str | None, n_layers: int | None = None) -> list[Layer]:
     """The layers of a pattern; repeated whole until there are n_layers, when that is given."""
-    default = None if channel in (None, "none") else _parse_part(channel, "blocks")
+    default = None if channel in (None, "none") else parse_part(channel, "blocks")
     reader = _Reader(pattern)
     layers = reader.sequence(default)
     reader.expect_end()
@@ -62,7 +65,8 @@ def parse(pattern: str, channel: str | None, n_layers: int | None = None) -> lis
     return layers
 
 
-def _parse_part(text: str, folder: str) -> Part:
+def parse_part(text: str, folder: str) -> Part:
+    """One page of a folder with its options: `moe(experts=4)`."""
     reader = _Reader(text)
     part = reader.part(folder)
     reader.expect_end()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import log_softmax
@@ -13,8 +15,13 @@ from runnel.types import IGNORE
 PAPERS: dict[str, str] = {}
 
 
+@dataclass(frozen=True)
+class Config:
+    """There is nothing to set."""
+
+
 class Categorical(Head):
-    def __init__(self, d_model: int, outcomes: int) -> None:
+    def __init__(self, d_model: int, outcomes: int, config: Config) -> None:
         super().__init__()
         self.logits = nn.Linear(d_model, outcomes, bias=False)
         nn.init.normal_(self.logits.weight, std=0.1 * d_model**-0.5)  # starts near the uniform law

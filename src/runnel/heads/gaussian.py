@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
@@ -14,8 +15,13 @@ from runnel.mixer import linear
 PAPERS: dict[str, str] = {}
 
 
+@dataclass(frozen=True)
+class Config:
+    """There is nothing to set."""
+
+
 class Gaussian(Head):
-    def __init__(self, d_model: int, outcomes: int) -> None:
+    def __init__(self, d_model: int, outcomes: int, config: Config) -> None:
         super().__init__()
         self.parameters_of = linear(d_model, 2 * outcomes, bias=True)
 
