@@ -11,7 +11,7 @@ import torch
 import runnel
 from runnel import catalog
 from runnel.decoders import sample
-from runnel.drafters import Draft, Drafter, draft_model, prompt_lookup, suffix
+from runnel.drafters import Draft, Drafter, draft_model, prompt_lookup, suffix, token_recycling
 from runnel.rows import Forest, Row, Said, Walk
 from runnel.state import leaves
 
@@ -34,6 +34,7 @@ CASES = {
     "draft_model": lambda target: draft_model.Config(sharp("mingru", target.config.vocab_size, seed=1), max_draft=2),
     "prompt_lookup": lambda target: prompt_lookup.Config(min_ngram=1, max_draft=4),
     "suffix": lambda target: suffix.Config(min_match=1, max_draft=5),
+    "token_recycling": lambda target: token_recycling.Config(top_k=3, nodes=9),
 }
 """How to make every drafter for a target model."""
 
