@@ -15,8 +15,8 @@ Every verified row of logits rewrites a row of M, of rejected guesses too: nothi
 | nodes | the number of nodes of the tree template |
 
 Deviates: the template is not a list but a rule, the `nodes` paths of largest 0.66^d / ((1 + r_1) ... (1 + r_d)): with
-80 nodes its first two levels are the paper's, and it goes down to the sizes that pay on a CPU. A token that was verified
-at several nodes keeps the row of the accepted path; the paper keeps any. M starts empty.
+80 nodes its first two levels are the paper's, and it goes down to the sizes that pay on a CPU. A token that was
+verified at several nodes keeps the row of the accepted path; the paper keeps any. M starts empty.
 
 Every row of a batch has an M of its own, of vocabulary x k x 4 bytes. One for all would learn faster. But a rule that
 accepts by chance may only meet drafts that know nothing of the noise to come, and rows of one seed share their noise:
