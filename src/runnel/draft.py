@@ -13,15 +13,23 @@ class Draw(Protocol):
     law does.
     """
 
-    def __call__(self, logits: Tensor, ahead: int, path: Sequence[int] = ()) -> int:
+    def __call__(self, logits: Tensor, ahead: int, path: Sequence[int] = (), branch: int = 0) -> int:
         """The token that the row's decoder and noise would pick from logits (V,), `ahead` places after the next one.
 
         path: the tokens guessed for the places in between. They matter to a decoder that looks at the text; left out,
-        the guess is only less likely to be right.
+        the guess is only less likely to be right. branch: the same place and path are drawn for anew in every branch.
         """
 
-    def scores(self, logits: Tensor, ahead: int, path: Sequence[int] = ()) -> Tensor:
-        """The scores (V,) whose largest that token has. Their k largest are k draws without replacement."""
+    def scores(self, logits: Tensor, ahead: int, path: Sequence[int] = (), branch: int = 0) -> Tensor:
+        """The scores (V,) whose largest that token has: log-probabilities, noise included. Their k largest are k draws
+        without replacement.
+        """
+
+    def chances(self, logits: Tensor, ahead: int, path: Sequence[int] = ()) -> Tensor:
+        """How likely each token (V,) is to be picked, by all that may be known before it is drawn.
+
+        A builder that decides by it whether to guess further, or where, leaves the law of every draw as it is.
+        """
 
 
 class Draft(NamedTuple):
@@ -29,12 +37,14 @@ class Draft(NamedTuple):
 
     tokens: the nodes. parents: for each the index of the node that it follows, an earlier one, or -1 for the newest
     token. logits: for each node the drafter's logits (V,) that it was drawn from by `Draw`; empty when nothing was
-    drawn. Siblings stand in the order in which they were drawn.
+    drawn. Siblings stand in the order in which they were drawn: each without those before it, or, when the draft is
+    `independent`, each from the whole law, so that a token may come twice.
     """
 
     tokens: list[int]
     parents: list[int]
     logits: Sequence[Tensor | None] = ()
+    independent: bool = False
 
     @classmethod
     def chain(cls, tokens: Sequence[int]) -> Draft:

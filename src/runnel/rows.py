@@ -22,7 +22,9 @@ from runnel.stopping import StopText
 from runnel.tree import DraftTree
 
 CHANCES, DRAWS, FRESH = 1, 2, 3
-"""Streams of noise: of acceptance, of what is drawn after a rejection, and, from here on, of drafts 0, 1, ... ahead."""
+"""Streams of noise: of acceptance, of what is drawn after a rejection, and, from here on, of drafts 0, 1, ... ahead.
+The upper 64 bits of a draft's stream are the path that it follows.
+"""
 
 
 @dataclass
@@ -87,29 +89,64 @@ class RowDraw:
     def __init__(self, row: Row) -> None:
         self.row = row
 
-    def __call__(self, logits: Tensor, ahead: int, path: Sequence[int] = ()) -> int:
-        return int(self.scores(logits, ahead, path).argmax())
+    def __call__(self, logits: Tensor, ahead: int, path: Sequence[int] = (), branch: int = 0) -> int:
+        return int(self.scores(logits, ahead, path, branch).argmax())
 
-    def scores(self, logits: Tensor, ahead: int, path: Sequence[int] = ()) -> Tensor:
+    def scores(self, logits: Tensor, ahead: int, path: Sequence[int] = (), branch: int = 0) -> Tensor:
         try:
-            return self._scores(logits, ahead, self.row.text(path))
+            return self._afresh(logits, ahead, path, branch) if branch else self._picked(logits, ahead, path)
         except Exhausted:  # after a path that the row may never take
-            return logits
+            return logits.log_softmax(-1)
 
-    def _scores(self, logits: Tensor, ahead: int, text: Text) -> Tensor:
+    def chances(self, logits: Tensor, ahead: int, path: Sequence[int] = ()) -> Tensor:
+        """The noise is known before anything is drawn, and counts."""
+        return self.scores(logits, ahead, path).exp()
+
+    def _picked(self, logits: Tensor, ahead: int, path: Sequence[int]) -> Tensor:
         row = self.row
-        return row.decoder.scores(logits[None], [row.seed], [row.position + ahead], [text])[0]
+        scores = row.decoder.scores(logits[None], [row.seed], [row.position + ahead], [row.text(path)])[0]
+        return scores.log_softmax(-1)
+
+    def _afresh(self, logits: Tensor, ahead: int, path: Sequence[int], branch: int) -> Tensor:
+        row, law = self.row, self._law(logits, path)
+        if _is_certain(law):  # nothing to draw: what is left of the scores ranks the other tokens
+            return self._picked(logits, ahead, path)
+        stream = FRESH + ahead + (_code(path, branch) << 64)
+        return law + gumbel([row.seed], [row.position + ahead], law.numel(), stream)[0]
+
+    def _law(self, logits: Tensor, path: Sequence[int]) -> Tensor:
+        return self.row.decoder.law(logits[None], [self.row.text(path)])[0]
 
 
 class FreshDraw(RowDraw):
-    """The same with noise that is drawn anew in every round, for rules that accept by chance: what a round rejects must
-    say nothing about what the next one drafts.
+    """The same with noise that is drawn anew in every round and after every path, for rules that accept by chance: what
+    a round rejects must say nothing about what the next one drafts, nor one branch of a tree about another.
     """
 
-    def _scores(self, logits: Tensor, ahead: int, text: Text) -> Tensor:
-        row, stream = self.row, FRESH + ahead
-        noise = gumbel([row.seed], [row.position + ahead], logits.numel(), stream)[0]
-        return row.decoder.law(logits[None], [text])[0] + noise
+    def scores(self, logits: Tensor, ahead: int, path: Sequence[int] = (), branch: int = 0) -> Tensor:
+        try:
+            return self._afresh(logits, ahead, path, branch)
+        except Exhausted:
+            return logits.log_softmax(-1)
+
+    def chances(self, logits: Tensor, ahead: int, path: Sequence[int] = ()) -> Tensor:
+        try:
+            law = self._law(logits, path)
+        except Exhausted:
+            return logits.softmax(-1)
+        return super().chances(logits, ahead, path) if _is_certain(law) else law.exp()
+
+
+def _is_certain(law: Tensor) -> bool:
+    return int((law > -math.inf).sum()) == 1
+
+
+def _code(path: Sequence[int], branch: int) -> int:
+    """A number below 2^64 for a path of a branch: of one length, two rarely share one."""
+    code = branch
+    for token in path:
+        code = (code * 6364136223846793005 + token + 1) % 2**64
+    return code
 
 
 class Forest:
@@ -117,6 +154,7 @@ class Forest:
 
     The root of row r is node r. children: the nodes below each node, in the order in which they were drafted.
     guessed_from: for each node the drafter's logits (V,) from which it was drawn, or None when it was not drawn.
+    independent: for each row whether siblings were drawn independently of each other.
     """
 
     def __init__(self, rows: Sequence[Row], drafts: Sequence[Draft]) -> None:
@@ -124,6 +162,7 @@ class Forest:
         self.parents, self.rows = [-1] * len(rows), list(range(len(rows)))
         self.children: dict[int, list[int]] = {}
         self.guessed_from: list[Tensor | None] = [None] * len(rows)
+        self.independent = [draft.independent for draft in drafts]
         for row, draft in enumerate(drafts):
             self._hang(row, draft)
 
@@ -179,6 +218,11 @@ class Walk:
     @property
     def children(self) -> Sequence[int]:
         return self.forest.children.get(self.node, ())
+
+    @property
+    def independent(self) -> bool:
+        """Whether the children were drawn independently of each other, not each without those before it."""
+        return self.forest.independent[self.path[0]]
 
     def token(self, node: int) -> int:
         return self.forest.tokens[node]

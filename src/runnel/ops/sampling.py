@@ -24,11 +24,11 @@ def uniform(
     """Noise in (0, 1) on the CPU; row n depends on (seeds[n], positions[n]) only, and on the stream: noise of different
     streams is independent.
 
-    seeds and positions in [0, 2^63). The generator is Philox, counter-based, keyed by the pair ("Parallel random
-    numbers: as easy as 1, 2, 3", 2011).
+    seeds and positions in [0, 2^63), stream in [0, 2^128). The generator is Philox, counter-based, keyed by the pair
+    ("Parallel random numbers: as easy as 1, 2, 3", 2011).
     """
     keys = [np.array(pair, dtype=np.uint64) for pair in zip(seeds, positions, strict=True)]
-    begin = np.array([0, 0, 0, stream], dtype=np.uint64)
+    begin = np.array([0, 0, stream >> 64, stream % 2**64], dtype=np.uint64)
     raw = np.stack([np.random.Philox(key=key, counter=begin).random_raw(outcomes) for key in keys])
     return torch.from_numpy(((raw >> np.uint64(12)) + 0.5) * 2.0**-52)  # 52 bits and a half: never 0, never 1
 

@@ -20,9 +20,10 @@ ROOT = -1
 
 
 class Sketch:
-    """A draft tree while it grows."""
+    """A draft tree while it grows. independent: siblings are drawn independently of each other (see `Draft`)."""
 
     def __init__(self) -> None:
+        self.independent = False
         self.tokens: list[int] = []
         self.parents: list[int] = []
         self.logits: list[Tensor] = []
@@ -46,7 +47,7 @@ class Sketch:
         return len(self.path(node))
 
     def draft(self) -> Draft:
-        return Draft(self.tokens, self.parents, self.logits)
+        return Draft(self.tokens, self.parents, self.logits, self.independent)
 
 
 Growth = Generator[list[int], Tensor, None]
