@@ -11,7 +11,7 @@ import torch
 import runnel
 from runnel import catalog
 from runnel.decoders import sample
-from runnel.drafters import Draft, Drafter, draft_model, prompt_lookup, suffix, token_recycling
+from runnel.drafters import Draft, Drafter, corpus, draft_model, prompt_lookup, suffix, token_recycling
 from runnel.rows import Forest, Row, Said, Walk
 from runnel.state import leaves
 
@@ -31,6 +31,7 @@ def sharp(pattern="mingru, attention", vocab_size=VOCAB, seed=0, scale=25.0):
 
 
 CASES = {
+    "corpus": lambda target: corpus.Config([[1, 2, 3, 1, 2, 0], [0, 4, 2, 2]], bias=0, min_match=2, max_draft=4),
     "draft_model": lambda target: draft_model.Config(sharp("mingru", target.config.vocab_size, seed=1), max_draft=2),
     "prompt_lookup": lambda target: prompt_lookup.Config(min_ngram=1, max_draft=4),
     "suffix": lambda target: suffix.Config(min_match=1, max_draft=5),

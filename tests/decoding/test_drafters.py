@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from runnel.drafters import (
+    corpus,
     prompt_lookup,
     suffix,
     token_recycling,
@@ -30,6 +31,7 @@ def test_the_same_seed_writes_the_same_text_with_any_drafter(name, pattern):
 
 
 REPETITIVE = {
+    "corpus": (corpus.Config(), 1.5),
     "prompt_lookup": (prompt_lookup.Config(), 1.3),
     "suffix": (suffix.Config(), 1.5),
     "token_recycling": (token_recycling.Config(), 1.3),
