@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -205,6 +206,7 @@ class Walk:
         self.row, self.forest, self.said = row, forest, said
         self.path = [root]
         self.walking = True
+        self.drafted_with = row.recalled
 
     @property
     def node(self) -> int:
@@ -229,17 +231,27 @@ class Walk:
 
     def law(self, below: Sequence[int] = ()) -> Tensor:
         """(V,) probabilities of what the row's decoder may pick here, or after the path of nodes `below` this one."""
-        node, path = [self.node, *below][-1], [self.token(node) for node in below]
-        return self.row.decoder.law(self.said.logits[node][None], [self.row.text(path)])[0].exp()
+        logits = self.said.logits[[self.node, *below][-1]]
+        return self.row.decoder.law(logits[None], [self._text(below)])[0].exp()
 
     def draft_law(self, child: int, below: Sequence[int] = ()) -> Tensor | None:
         """(V,) probabilities with which the drafter drew a child of this node (or of the last node `below`); None for a
-        child that was not drawn.
+        child that was not drawn. They are those of the time when it was drawn: `drafted_with` is what the row's decoder
+        remembered then.
         """
         logits = self.forest.guessed_from[child]
         if logits is None:
             return None
-        return self.row.decoder.law(logits[None], [self.row.text([self.token(node) for node in below])])[0].exp()
+        text = replace(self.row.text([self.token(node) for node in below]), memory=self.drafted_with)
+        return self.row.decoder.law(logits[None], [text])[0].exp()
+
+    def _text(self, below: Sequence[int]) -> Text:
+        """The row's text after the path of nodes `below` this one, with what its decoder would remember there."""
+        text = self.row.text()
+        for i, (node, child) in enumerate(pairwise([self.node, *below]), start=1):
+            memory = self.row.decoder.remember(text, self.said.logits[node], self.token(child))
+            text = replace(self.row.text([self.token(node) for node in below[:i]]), memory=memory)
+        return text
 
     def chances(self, count: int, stream: int = CHANCES) -> list[float]:
         """Uniform noise of this place, keyed as the draws of tokens are, independent of them."""
