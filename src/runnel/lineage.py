@@ -101,6 +101,20 @@ class Lineage:
         """An ordinary sequence: nothing to mask."""
         return self.parents is None and self.reset is None and self.valid is None
 
+    @cached_property
+    def chain(self) -> Lineage | None:
+        """The same tokens as a chain: itself, or a tree in which nothing branches and every node follows the one before
+        it; None for a tree that branches. Outputs and states along it are those of the tree.
+        """
+        if self.parents is None:
+            return self
+        ahead = torch.arange(-1, self.length - 1, device=self.start.device)
+        follows = self.parents == ahead
+        if bool(follows.all()):
+            return replace(self, parents=None)
+        unbranched = self.valid is not None and bool((follows | ~self.valid).all())
+        return replace(self, parents=None) if unbranched else None
+
     @property
     def batch_size(self) -> int:
         return self.start.shape[0]
@@ -120,7 +134,7 @@ class Lineage:
         if self.parents is None:
             seen = torch.ones_like(eye).tril() & (self.segment[:, :, None] == self.segment[:, None, :])
             return seen if self.valid is None else (seen & self.valid[:, None, :]) | eye
-        return _closure(self.parents) | eye
+        return self.chain.ancestors if self.chain is not None else _closure(self.parents) | eye
 
     @cached_property
     def from_state(self) -> Bool[Tensor, "B T"]:
@@ -135,7 +149,7 @@ class Lineage:
         if self.is_plain:
             return self.start[:, None] + torch.arange(self.length, device=self.start.device)
         if self.is_tree:
-            return self.start[:, None] + self.ancestors.sum(-1) - 1
+            return self.chain.positions if self.chain is not None else self.start[:, None] + self.ancestors.sum(-1) - 1
         valid = self._valid()
         before = valid.cumsum(1) - valid.long()
         if self.reset is not None:

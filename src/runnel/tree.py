@@ -66,7 +66,8 @@ class TreeLayout:
     def lineage(self) -> Lineage:
         parents = self.tree.parents
         local = torch.where(parents >= 0, self.columns[parents.clamp(min=0)], -1)
-        return Lineage.tree(self.padded(local, -1), self.padded(torch.ones_like(parents), 0).bool())
+        ragged = len(self.tree) < self.batch_size * self.width
+        return Lineage.tree(self.padded(local, -1), self.padded(torch.ones_like(parents), 0).bool() if ragged else None)
 
 
 @dataclass(frozen=True, eq=False)

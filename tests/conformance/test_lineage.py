@@ -99,6 +99,13 @@ def random_tree(sizes: list[int], seed: int) -> runnel.DraftTree:
     return runnel.DraftTree([rng.randrange(VOCAB) for _ in order], parents, order)
 
 
+def chains(sizes: list[int], seed: int) -> runnel.DraftTree:
+    """One path per row, of different lengths."""
+    rows = [row for row, size in enumerate(sizes) for _ in range(size)]
+    parents = [node - 1 if node and rows[node - 1] == row else -1 for node, row in enumerate(rows)]
+    return runnel.DraftTree(tokens(1, len(rows), seed)[0], parents, rows)
+
+
 def path_to(tree: runnel.DraftTree, node: int) -> list[int]:
     path = [node]
     while int(tree.parents[path[0]]) >= 0:
@@ -106,11 +113,12 @@ def path_to(tree: runnel.DraftTree, node: int) -> list[int]:
     return path
 
 
+@pytest.mark.parametrize("grown", [random_tree, chains])
 @pytest.mark.parametrize("begin", [0, 6, 70])
-def test_tree_equals_its_paths_and_commit_equals_steps(model, begin):
+def test_tree_equals_its_paths_and_commit_equals_steps(model, begin, grown):
     sizes = [14, 3, 0, 9]
     state = model(tokens(4, begin, seed=3))[1] if begin else model.init_state(4)
-    tree = random_tree(sizes, seed=begin)
+    tree = grown(sizes, seed=begin)
     with torch.no_grad():
         before = [leaf.clone() for leaf in leaves(state.layers)]
         out = model.verify(state, tree)

@@ -69,9 +69,9 @@ def ancestors_of(x: Tensor, width: int, tail: Tensor, lineage: Lineage) -> tuple
     """x at every token, its parent, its grandparent, ... (`width` tensors (B, T, D)), and the new tail."""
     length = x.shape[1]
     seen = torch.cat([tail, x], dim=1)
-    if lineage.is_plain:
+    if lineage.chain is not None and lineage.chain.is_plain:
         taps = [seen[:, width - 1 - w : width - 1 - w + length] for w in range(width)]
-        return taps, seen[:, length:]
+        return taps, Pending(_advance, tail, (x,)) if lineage.is_tree else seen[:, length:]
     taps = [x]
     if width > 1:
         seen = torch.cat([seen, torch.zeros_like(x[:, :1])], dim=1)

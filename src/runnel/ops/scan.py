@@ -39,7 +39,10 @@ def diagonal_scan(
 ) -> tuple[Inexact[Tensor, "B T *D"], Memory]:
     """The state after every token, and the last one (pending after a tree)."""
     if lineage.is_tree:
-        states = walk_tree(lambda x, h: (x[0] * h + x[1],) * 2, (a, b), memory, lineage)
+        if lineage.chain is not None:
+            states, _ = diagonal_scan(a, b, memory, lineage.chain)
+        else:
+            states = walk_tree(lambda x, h: (x[0] * h + x[1],) * 2, (a, b), memory, lineage)
         return states, Pending(_advance, memory, (a, b))
     a, b = mask_chain(a, b, lineage)
     if a.shape[1] == 1:

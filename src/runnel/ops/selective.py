@@ -71,7 +71,10 @@ def selective_scan(
         def advance(memory: Tensor, lineage: Lineage, x: Tensor, dt: Tensor, b: Tensor, c: Tensor) -> Tensor:
             return selective_scan(x, dt, a, b, c, memory, lineage)[1]
 
-        y = walk_tree(lambda i, h: step(i[0], i[1], a, i[2], i[3], h), (x, dt, b, c), memory, lineage)
+        if lineage.chain is not None:
+            y, _ = selective_scan(x, dt, a, b, c, memory, lineage.chain)
+        else:
+            y = walk_tree(lambda i, h: step(i[0], i[1], a, i[2], i[3], h), (x, dt, b, c), memory, lineage)
         return y, Pending(advance, memory, (x, dt, b, c))
     if lineage.valid is not None:
         valid = lineage.valid[..., None]

@@ -45,9 +45,14 @@ def unroll(
                 return unroll(step, records, memory, lineage)[1]
 
             return walk_tree(step, inputs, memory, lineage), Pending(advance, memory, inputs)
-        if lineage.is_plain:
-            return reference(step, inputs, memory)
-        return _masked(step, inputs, memory, lineage)
+        return _along(step, inputs, memory, lineage)
+
+
+def _along(step: Step, inputs: tuple[Tensor, ...], memory: Memory, lineage: Lineage) -> tuple[Tensor, Memory]:
+    """The loop over a chain."""
+    if lineage.is_plain:
+        return reference(step, inputs, memory)
+    return _masked(step, inputs, memory, lineage)
 
 
 def _masked(step: Step, inputs: tuple[Tensor, ...], memory: Memory, lineage: Lineage) -> tuple[Tensor, Memory]:
@@ -66,7 +71,9 @@ def _masked(step: Step, inputs: tuple[Tensor, ...], memory: Memory, lineage: Lin
 
 
 def walk_tree(step: Step, inputs: tuple[Tensor, ...], memory: Memory, lineage: Lineage) -> Tensor:
-    """Outputs (B, T, ...) of `step` on every node of a tree, zero at padding."""
+    """Outputs (B, T, ...) of `step` on every node of a tree, anything at padding."""
+    if lineage.chain is not None:
+        return _along(step, inputs, memory, lineage.chain)[0]
     outputs: Tensor | None = None
     node = torch.full((lineage.batch_size, lineage.length), -1, device=inputs[0].device)  # each node's row in `known`
     known: Memory | None = None
