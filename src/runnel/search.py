@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from runnel.model import Model
 from runnel.prefill import CHUNK, prefill_scored
-from runnel.processors import Exhausted, Processor, Text
+from runnel.processors import Exhausted, Processor, Text, Trail
 from runnel.state import Place, State, gathered
 from runnel.stopping import StopText
 
@@ -29,7 +29,7 @@ class Task:
     tokens; stops: the tokens that end it; stop_text: what looks for stop strings; n: how many texts are wanted.
 
     hidden: for searches that ask for it (`Search.reads_hidden`), the model's hidden vectors (T, D) after the last T
-    tokens of the prompt but its newest.
+    tokens of the prompt but its newest. trail: what constraints made of its texts.
     """
 
     prompt: Sequence[int]
@@ -40,6 +40,7 @@ class Task:
     n: int = 1
     stop_text: StopText | None = None
     hidden: Tensor | None = None
+    trail: Trail = field(default_factory=Trail)
 
     @property
     def newest(self) -> int:
@@ -55,7 +56,7 @@ class Task:
 
     def text(self, tokens: Sequence[int] = ()) -> Text:
         """What processors see after these tokens."""
-        return Text(self.prompt, tokens, self.stops)
+        return Text(self.prompt, tokens, self.stops, trail=self.trail)
 
 
 class Grow(NamedTuple):
@@ -224,17 +225,18 @@ class Beams:
         Returns the earlier beginning that each one now open follows, by index; none when the search has ended.
         """
         totals = torch.tensor([beginning.total for beginning in self.open], dtype=torch.float64)[:, None] + laws
-        plain, after, parents = logits.log_softmax(-1), list[Beginning](), list[int]()
+        plain, after, parents, ends = logits.log_softmax(-1), list[Beginning](), list[int](), 0
         for parent, token in best_first(totals):
             text = self.open[parent].followed(token, float(plain[parent, token]), float(totals[parent, token]))
             ended = self.task.ended(text.tokens)
-            if ended is not None:
+            if ended is None:
+                after.append(text)
+                parents.append(parent)
+            elif ends < self.width:  # of one length, what comes later cannot be among the best
                 score = text.total / self._length_norm(len(text.tokens))
                 self.finished.append(text.hypothesis(score, places[parent], ended))
-                continue
-            after.append(text)
-            parents.append(parent)
-            if len(after) == self.width:
+                ends += 1
+            if self.width == (ends if len(text.tokens) == self.task.limit else len(after)):
                 break
         self.open = after
         if self._settled():
