@@ -11,7 +11,19 @@ import torch
 import runnel
 from runnel import catalog
 from runnel.decoders import sample
-from runnel.drafters import Draft, Drafter, corpus, draft_model, prompt_lookup, suffix, token_recycling
+from runnel.drafters import (
+    Draft,
+    Drafter,
+    clover,
+    corpus,
+    draft_model,
+    hydra,
+    jacobi,
+    medusa,
+    prompt_lookup,
+    suffix,
+    token_recycling,
+)
 from runnel.rows import Forest, Row, Said, Walk
 from runnel.state import leaves
 
@@ -31,8 +43,12 @@ def sharp(pattern="mingru, attention", vocab_size=VOCAB, seed=0, scale=25.0):
 
 
 CASES = {
+    "clover": lambda target: clover.Config(target, heads=2, augment="mingru"),
     "corpus": lambda target: corpus.Config([[1, 2, 3, 1, 2, 0], [0, 4, 2, 2]], bias=0, min_match=2, max_draft=4),
     "draft_model": lambda target: draft_model.Config(sharp("mingru", target.config.vocab_size, seed=1), max_draft=2),
+    "hydra": lambda target: hydra.Config(target, heads=3, prefix="attention"),
+    "jacobi": lambda target: jacobi.Config(window=4),
+    "medusa": lambda target: medusa.Config(target, heads=2),
     "prompt_lookup": lambda target: prompt_lookup.Config(min_ngram=1, max_draft=4),
     "suffix": lambda target: suffix.Config(min_match=1, max_draft=5),
     "token_recycling": lambda target: token_recycling.Config(top_k=3, nodes=9),

@@ -1,4 +1,4 @@
-"""Corpus: what followed the longest match in a corpus or in the text itself, copied; another drafter where none is long.
+"""Corpus: what followed the longest match in a corpus or in the text itself, copied; another drafter where there is none.
 
 Paper: "SAM Decoding: Speculative Decoding via Suffix Automaton" (2024, 2411.10666), sections 3.2 to 3.4.
 
