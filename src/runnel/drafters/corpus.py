@@ -1,4 +1,4 @@
-"""Corpus: what followed the longest match in a corpus or in the text itself, copied; another drafter where there is none.
+"""Corpus: what followed the longest match in a corpus or in the text, copied; where none is long, another drafter.
 
 Paper: "SAM Decoding: Speculative Decoding via Suffix Automaton" (2024, 2411.10666), sections 3.2 to 3.4.
 
@@ -105,9 +105,9 @@ class Corpus(Drafter):
 
     def propose_all(self, memories: Sequence[Memory], budgets: Sequence[int]) -> list[Draft]:
         copies = [self._copy(memory, budget) for memory, budget in zip(memories, budgets, strict=True)]
-        left = [0 if copy else budget for copy, budget in zip(copies, budgets, strict=True)]
+        left = [0 if copy.tokens else budget for copy, budget in zip(copies, budgets, strict=True)]
         others = self.other.propose_all([memory.other for memory in memories], left)
-        return [Draft.chain(copy) if copy else other for copy, other in zip(copies, others, strict=True)]
+        return [copy if copy.tokens else other for copy, other in zip(copies, others, strict=True)]
 
     def advance(self, memory: Memory, tokens: Sequence[int]) -> None:
         self._note(memory, tokens)
@@ -121,17 +121,19 @@ class Corpus(Drafter):
             memory.text.append(token)
             memory.found = self.corpus.follow(memory.found, token)
 
-    def _copy(self, memory: Memory, budget: int) -> list[int]:
+    def _copy(self, memory: Memory, budget: int) -> Draft:
         """Eq. (3) and (4): at most `budget` tokens, none when the match is too short."""
         count, least = min(budget, self.config.max_draft), self.config.min_match
         in_text, in_corpus = memory.text.match, memory.found
         if in_text[1] >= in_corpus[1] - self.config.bias:
-            return copied(memory.text.text, memory.text.end(in_text), count) if in_text[1] >= least else []
+            if in_text[1] < least:
+                return Draft([], [])
+            return Draft.chain(copied(memory.text.text, memory.text.end(in_text), count), trust=in_text[1])
         if in_corpus[1] - self.config.bias < least:
-            return []
+            return Draft([], [])
         start = self.corpus.end(in_corpus)
         copy = self.corpus.text[start : start + count]
-        return copy[: copy.index(BORDER)] if BORDER in copy else copy
+        return Draft.chain(copy[: copy.index(BORDER)] if BORDER in copy else copy, trust=in_corpus[1])
 
 
 def reference(documents: Sequence[Sequence[int]], text: Sequence[int], config: Config) -> tuple[str, int, int]:

@@ -123,14 +123,12 @@ def reference(
         now = [law(text + draft[:place]) for place in range(count + 1)]
         chance = math.prod(q[token] for q, token in zip(laws, drawn, strict=True))
         for place in range(count + 1):
-            if chance == 0:
-                break
-            kept = min(1.0, now[place][draft[place]] / taken[place][draft[place]]) if place < count else 0.0
-            rest = (
-                [max(0.0, p - q) for p, q in zip(now[place], taken[place], strict=True)] if place < count else now[-1]
-            )
+            kept, rest = 0.0, list(now[place])  # where no token was drafted
+            if place < count:
+                kept = min(1.0, now[place][draft[place]] / taken[place][draft[place]])
+                rest = [max(0.0, p - q) for p, q in zip(now[place], taken[place], strict=True)]
             for token, r in enumerate(rest):
-                if kept < 1 and r > 0:
+                if chance * (1 - kept) * r > 0:
                     end = (*draft[:place], token)
                     for more, p in reference(law, text + end, length - len(end), window, now[place + 1 :]).items():
                         written[end + more] = written.get(end + more, 0.0) + chance * (1 - kept) * r / sum(rest) * p
