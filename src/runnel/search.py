@@ -16,9 +16,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from runnel import catalog
 from runnel.model import Model
 from runnel.prefill import CHUNK, prefill_scored
-from runnel.processors import Exhausted, Processor, Text, Trail
+from runnel.processors import Exhausted, Processor, Text, Trail, resolve
 from runnel.state import Place, State, gathered
 from runnel.stopping import StopText
 
@@ -120,6 +121,24 @@ class Search(ABC):
         texts wanted.
         """
         return
+
+
+class WideSearch(Search):
+    """A search whose Config has a `width`, how many texts it keeps, and `processors`."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.processors = without_memory(resolve(config.processors))
+
+    def check(self, vocab_size: int, stops: frozenset[int], limit: int, n: int) -> None:
+        name, width = catalog.page_name(self), self.config.width
+        if limit and n > width:
+            raise ValueError(f"n must be at most the width {width} of {name}; got {n}")
+        if limit and width > vocab_size**limit:
+            texts = f"{vocab_size**limit} texts of {limit} of the {vocab_size} tokens"
+            raise ValueError(f"width of {name} must be at most the {texts} that there are; got {width}")
+        for processor in self.processors:
+            processor.check(vocab_size, stops, limit)
 
 
 def search_all(model: Model, state: State, tasks: Sequence[Task], search: Search) -> tuple[list[list[Hypothesis]], int]:
@@ -292,14 +311,3 @@ def without_memory(processors: Sequence[Processor]) -> tuple[Processor, ...]:
         if processor.remembers:
             raise ValueError(f"{processor.name} steers what is drawn one token at a time; a search draws nothing")
     return tuple(processors)
-
-
-def check_width(name: str, width: int, vocab_size: int, limit: int, n: int) -> None:
-    """ValueError when a search of this width has fewer texts to find than are wanted, or than it would keep."""
-    if limit == 0:
-        return
-    if n > width:
-        raise ValueError(f"n must be at most the width {width} of {name}; got {n}")
-    if width > vocab_size**limit:
-        texts = f"{vocab_size**limit} texts of {limit} of the {vocab_size} tokens"
-        raise ValueError(f"width of {name} must be at most the {texts} that there are; got {width}")

@@ -20,8 +20,8 @@ from typing import Any
 
 from torch import Tensor
 
-from runnel.processors import Processor, resolve
-from runnel.search import Beams, Branches, Grow, Search, Task, check_width, processed, without_memory
+from runnel.processors import Processor
+from runnel.search import Beams, Branches, Grow, Task, WideSearch, processed
 
 PAPERS = {
     "Google's Neural Machine Translation System: Bridging the Gap between Human and Machine Translation": "1609.08144"
@@ -44,12 +44,8 @@ class Config:
             raise ValueError(f"length_penalty of beam must be a finite number >= 0; got {self.length_penalty}")
 
 
-class Beam(Search):
+class Beam(WideSearch):
     config: Config
-
-    def __init__(self, config: Config) -> None:
-        super().__init__(config)
-        self.processors = without_memory(resolve(config.processors))
 
     def search(self, task: Task) -> Branches:
         beams, grow = Beams(task, self.config.width, self.config.length_penalty), Grow([0], [task.newest])
@@ -59,11 +55,6 @@ class Beam(Search):
             parents = beams.step(laws, grown.logits, grown.places)  # eq. (1)
             grow = Grow(parents, [beginning.tokens[-1] for beginning in beams.open])
         return beams.best(task.n)  # by eq. (2)
-
-    def check(self, vocab_size: int, stops: frozenset[int], limit: int, n: int) -> None:
-        check_width("beam", self.config.width, vocab_size, limit, n)
-        for processor in self.processors:
-            processor.check(vocab_size, stops, limit)
 
 
 def reference(law: Callable[[Sequence[int]], Tensor], vocab_size: int, task: Task) -> list[tuple[list[int], float]]:

@@ -30,19 +30,8 @@ from typing import Any, Literal
 from torch import Tensor
 
 from runnel.ops.likeness import Cumulative, Hamming, Likeness, Ngram
-from runnel.processors import Processor, resolve
-from runnel.search import (
-    Beams,
-    Branches,
-    Grow,
-    Grown,
-    Hypothesis,
-    Search,
-    Task,
-    check_width,
-    processed,
-    without_memory,
-)
+from runnel.processors import Processor
+from runnel.search import Beams, Branches, Grow, Grown, Hypothesis, Task, WideSearch, processed
 
 PAPERS = {"Diverse Beam Search: Decoding Diverse Solutions from Neural Sequence Models": "1610.02424"}
 LOSSLESS = False
@@ -79,13 +68,12 @@ class Config:
             raise ValueError(f"falloff of diverse_beam must be a finite number > 0; got {self.falloff}")
 
 
-class DiverseBeam(Search):
+class DiverseBeam(WideSearch):
     config: Config
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         self.term = _term(config)
-        self.processors = without_memory(resolve(config.processors))
 
     def search(self, task: Task) -> Branches:
         config, each = self.config, self.config.width // self.config.groups
@@ -112,11 +100,6 @@ class DiverseBeam(Search):
         alike = self.term.of_all([held.tokens for held in group.open], earlier, laws.shape[-1])
         laws = laws - self.config.diversity * alike
         return [branches[at] for at in group.step(laws, logits, [grown.places[branch] for branch in branches])]
-
-    def check(self, vocab_size: int, stops: frozenset[int], limit: int, n: int) -> None:
-        check_width("diverse_beam", self.config.width, vocab_size, limit, n)
-        for processor in self.processors:
-            processor.check(vocab_size, stops, limit)
 
 
 def _term(config: Config) -> Likeness:
