@@ -10,6 +10,7 @@ import time
 import pytest
 
 import runnel as library
+from runnel import drafters
 from runnel.cli import train as page
 from tests.cli.conftest import PROGRAM, environment, examples, runnel, shell
 
@@ -28,10 +29,13 @@ def test_example_runs_as_printed_and_ends_with_the_loss_beside_baselines(tmp_pat
     result = shell(" && ".join(examples("train")), tmp_path)
     assert result.returncode == 0, result.stderr
     assert "\x1b" not in result.stdout + result.stderr
-    last = result.stdout.splitlines()[-1]
-    for part in ("validation ", " bits per byte", "unigram", "order-3 n-gram", "order-5 n-gram"):
+    last = next(line for line in result.stdout.splitlines() if line.startswith("validation "))
+    for part in (" bits per byte", "unigram", "order-3 n-gram", "order-5 n-gram"):
         assert part in last
-    assert library.load(tmp_path / "runs/zen").config.pattern == "mamba2*2"
+    target = library.load(tmp_path / "runs/zen")
+    assert target.config.pattern == "mamba2*2"
+    assert result.stdout.splitlines()[-1].startswith("held-out text: ")
+    assert drafters.load(tmp_path / "runs/hydra", target).config.heads == 4
 
 
 def test_ctrl_c_says_how_to_go_on_and_the_same_command_does(folder, in_process):

@@ -13,8 +13,8 @@ from runnel.cli._errors import Failure
 
 if TYPE_CHECKING:
     from runnel.data import Source
-    from runnel.model import Model
     from runnel.train import StepReport, TrainConfig, TrainResult
+    from runnel.train.learner import Learner
 
 SMOOTHED = 20
 """Steps whose mean loss the progress bar shows."""
@@ -34,7 +34,7 @@ def set_threads(threads: int | None) -> None:
 
 
 def fit(
-    model: Model,
+    model: Learner,
     source: Source,
     folder: Path,
     config: TrainConfig,

@@ -32,7 +32,7 @@ def command(
     max_tokens: Annotated[int, typer.Option(help="Tokens to write.")] = 256,
     decoder: Annotated[str, typer.Option(help="See: runnel methods --kind decoder.")] = "sample",
     drafter: Annotated[
-        str | None, typer.Option(help="See: runnel methods --kind drafter; or the folder of a smaller model.")
+        str | None, typer.Option(help="See: runnel methods --kind drafter; or the folder of a trained one.")
     ] = None,
     temperature: Annotated[float | None, typer.Option(help="0 is greedy. (default 0.8)")] = None,
     top_k: Annotated[int | None, typer.Option(help="Only the k likeliest tokens.")] = None,
@@ -67,7 +67,7 @@ def command(
         raise ValueError(f"--n must be at least 1, and 1 with --save-state; got {n}")
     options = {
         "decoder": decoder,
-        "drafter": _drafter(drafter),
+        "drafter": _drafter(drafter, model),
         "temperature": _temperature(decoder) if temperature is None else temperature,
         "top_k": top_k,
         "top_p": top_p,
@@ -175,15 +175,18 @@ def _prompt(text: str | None, file: str | None) -> str | None:
     return text
 
 
-def _drafter(name: str | None) -> Any:
-    """A drafter's name as it is; the folder of a model as a drafter."""
-    if name == "draft_model":
-        raise ValueError("the drafter draft_model is given by the folder of its model: --drafter runs/SMALLER")
-    if name is None or not (Path(name) / "config.json").is_file():
-        return name
+def _drafter(name: str | None, target: Model) -> Any:
+    """A drafter's name as it is; the folder of a trained one, or of a smaller model, as a drafter."""
+    from runnel import catalog, trained
     from runnel.drafters import draft_model
 
-    return draft_model.Config(load_run(Path(name)))
+    if name is not None and (Path(name) / "config.json").is_file():
+        return trained.load(name, target) if trained.is_drafter(name) else draft_model.Config(load_run(Path(name)))
+    if name == "draft_model":
+        raise ValueError("the drafter draft_model is given by the folder of its model: --drafter runs/SMALLER")
+    if name in catalog.names("drafters") and getattr(catalog.page("drafters", name), "TRAINED", False):
+        raise ValueError(f"the drafter {name} is given by the folder that `runnel train --drafter {name}` made")
+    return name
 
 
 def _temperature(decoder: str) -> float:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from runnel.cli import _screen, _training
+from runnel.cli import _drafting, _screen, _training
 
 if TYPE_CHECKING:
     from runnel.codecs import Codec
@@ -24,7 +24,8 @@ ORDERS = {"unigram": 1, "order-3 n-gram": 3, "order-5 n-gram": 5}
 TOKENIZER_BYTES = 64 << 20
 """A tokenizer learns from this much of the training text at most."""
 
-DATA, SHAPE, OPTIMISER, VALIDATION = "Data", "Model", "Optimiser", "Validation and output"
+DATA, SHAPE, DRAFTING = "Data", "Model", "Or a drafter"
+OPTIMISER, VALIDATION = "Optimiser", "Validation and output"
 
 
 class CodecName(StrEnum):
@@ -52,6 +53,9 @@ def command(
     d_model: Annotated[int, _option(SHAPE, "Width of the model.")] = 128,
     layers: Annotated[int | None, _option(SHAPE, "Repeat the pattern to this many layers.")] = None,
     channel: Annotated[str, _option(SHAPE, "Channel block of each layer, or none.")] = "swiglu",
+    target: Annotated[Path | None, _option(DRAFTING, "The folder of a trained model, which stays as it is.")] = None,
+    drafter: Annotated[str | None, _option(DRAFTING, 'What drafts for it, such as "hydra(heads=3)".')] = None,
+    objective: Annotated[str | None, _option(DRAFTING, "Its loss. (default: the drafter's own)")] = None,
     length: Annotated[int, _option(DATA, "Tokens in a row.")] = 256,
     batch: Annotated[int, _option(DATA, "Rows in a micro-batch.")] = 8,
     codec: Annotated[CodecName, _option(DATA, "How text becomes tokens.")] = CodecName.BYTES,
@@ -81,22 +85,26 @@ def command(
     ] = None,
     json: Annotated[bool, _option(VALIDATION, "Print the result as JSON.", "--json")] = False,
 ) -> None:
-    """Train a model; the same command again goes on where it was stopped.
+    """Train a model, or a drafter for one; the same command again goes on where it was stopped.
 
     \b
     Example:
         python3 -c "import this" > zen.txt
         runnel train zen.txt --model "mamba2*2" --length 32 --steps 60
+        runnel train zen.txt --target runs/zen --drafter hydra --out runs/hydra --length 32 --steps 30
     \b
     Ctrl-C saves and says how to go on. The run's folder holds config.json and
     model.safetensors (for `runnel generate`), metrics.jsonl and checkpoints/.
     """
-    from runnel import data
+    from runnel import codecs, data
+    from runnel.cli.generate import load_run
     from runnel.train import TrainConfig
 
+    _check_drafter(target, drafter, objective, {"--model": model != MODEL, "--tokenizer": tokenizer is not None})
     config = TrainConfig(
         steps=steps,
         budget=_budget(steps, budget),
+        objective="next_token" if drafter is None else objective or drafter.partition("(")[0].strip(),
         optimizer=optimizer.value,
         lr=lr,
         weight_decay=weight_decay,
@@ -115,9 +123,20 @@ def command(
     )
     _training.set_threads(threads)
     folder = Path("runs", _name(source)) if out is None else out
-    chosen = _codec(source, codec, vocab_size, tokenizer, folder / "spool", valid_fraction)
+    if target is None:
+        chosen = _codec(source, codec, vocab_size, tokenizer, folder / "spool", valid_fraction)
+    else:
+        chosen = codecs.load(target)
     with _screen.working(f"reading {source}"):
         opened = data.open_source(source, chosen, length, batch, seed, folder / "spool", valid_fraction)
+    if target is not None and drafter is not None:
+        guesser = _drafting.build(drafter, load_run(target), seed)
+        n_parameters = sum(p.numel() for p in guesser.parameters())
+        _screen.note(f"{source}: {drafter} for {target}, {n_parameters:,} parameters, into {folder}")
+        result = _training.fit(guesser, opened, folder, config, {})
+        _drafting.report(result, guesser, opened, target, n_parameters, json)
+        return
+    with _screen.working("counting n-grams"):
         baselines = _training.text_baselines(opened, ORDERS) or _training.known_losses(opened)
     built = _build(opened, model, d_model, layers, channel, seed)
     n_parameters = sum(p.numel() for p in built.parameters())
@@ -164,6 +183,18 @@ def parse_seconds(text: str, option: str) -> float:
     if match is None:
         raise ValueError(f"{option} must be a time such as 90s, 5m or 2h; got {text!r}")
     return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
+
+
+def _check_drafter(target: Path | None, drafter: str | None, objective: str | None, others: dict[str, bool]) -> None:
+    """ValueError for options that do not go together."""
+    if (target is None) != (drafter is None):
+        given = "--target" if drafter is None else "--drafter"
+        raise ValueError(f"a drafter is trained for a model: give --target and --drafter; got {given} alone")
+    if drafter is None and objective is not None:
+        raise ValueError("--objective belongs to a --drafter; a model learns the next token")
+    for option, given_too in others.items():
+        if drafter is not None and given_too:
+            raise ValueError(f"{option} belongs to a model of its own; a drafter takes what its target has")
 
 
 def _budget(steps: int | None, budget: str | None) -> float | None:

@@ -1,63 +1,19 @@
 """Drafters: who guesses continuations for the model to verify, one proposer a file.
 
-A page defines a frozen `Config`, a `Drafter` and `PAPERS`. What a drafter remembers of a row is a plain object, its
-*memory*: `begin` makes it from the prompt, `propose` guesses from it, `advance` tells it what was really written.
+A page defines a frozen `Config`, a `Drafter` (see `runnel.drafter`) and `PAPERS`; one that is trained for a target says
+`TRAINED = True`, is a `TrainedDrafter` (see `runnel.trained`) and has its loss in `runnel.objectives`.
 A drafter changes how fast a text is written, never the text.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
-
-from torch import Tensor
 
 from runnel.draft import Draft, Draw, Seen
+from runnel.drafter import Drafter
+from runnel.trained import load, save
 
-__all__ = ["Draft", "Drafter", "Draw", "Seen", "copied"]
-
-
-class Drafter(ABC):
-    """A proposer. vocab_size: how many tokens it knows, when that is a number of its own (a draft model's).
-
-    reads_hidden: it is to be given the model's hidden vectors of the prompt (`read`). looks_back: it is to be told
-    what the model said in every round (`look_back`).
-    """
-
-    vocab_size: int | None = None
-    reads_hidden = False
-    looks_back = False
-
-    def __init__(self, config: Any) -> None:
-        self.config = config
-
-    @abstractmethod
-    def begin(self, prompt: Sequence[int], draw: Draw) -> Any:
-        """The memory of a row whose text so far is `prompt` (at least one token)."""
-
-    def read(self, memory: Any, hidden: Tensor) -> None:
-        """Note the model's hidden vectors (T, D) after the last T tokens of the prompt but its newest."""
-        return
-
-    @abstractmethod
-    def propose(self, memory: Any, budget: int) -> Draft:
-        """Guess what follows. Paths longer than `budget` >= 1 tokens cannot be accepted, so that more is waste."""
-
-    @abstractmethod
-    def advance(self, memory: Any, tokens: Sequence[int]) -> None:
-        """Note the tokens that followed, whether proposed or not. Changes the memory in place."""
-
-    def look_back(self, memory: Any, seen: Seen) -> None:
-        """Note what the model said in a round, before `advance` tells what followed."""
-        return
-
-    def propose_all(self, memories: Sequence[Any], budgets: Sequence[int]) -> list[Draft]:
-        """One draft per row; empty where the budget is 0. Drafters that gain from a batch override this."""
-        return [
-            self.propose(memory, budget) if budget > 0 else Draft([], [])
-            for memory, budget in zip(memories, budgets, strict=True)
-        ]
+__all__ = ["Draft", "Drafter", "Draw", "Seen", "copied", "load", "save"]
 
 
 def copied(text: Sequence[int], start: int, count: int) -> list[int]:

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from runnel.data import Source
-from runnel.model import Model
 from runnel.train.config import TrainConfig
+from runnel.train.learner import Learner
 
 FREE = ("save_seconds", "log_every", "tensorboard")
 """Settings that change no weight, and so may change over a restart."""
 
 
-def describe_run(model: Model, source: Source, config: TrainConfig) -> dict[str, Any]:
+def describe_run(model: Learner, source: Source, config: TrainConfig) -> dict[str, Any]:
     """JSON-able: everything that decides the weights of a run, apart from the first ones."""
     settings = {name: value for name, value in asdict(config).items() if name not in FREE}
     run = {"model": model.config.to_dict(), "data": _describe_data(source), "train": settings}

@@ -2,7 +2,8 @@
 
     folder/checkpoints/      to go on from (see `checkpoint.py`)
            metrics.jsonl     one line a step (see `metrics.py`)
-           config.json, model.safetensors, codec.json ...      at the end: what `runnel.load(folder)` reads
+           config.json, model.safetensors, codec.json ...      at the end: what `runnel.load(folder)` reads, or
+                                                               `runnel.drafters.load(folder, target)`
 
 The state of a run is a pure function of (model, source, config, step): micro-batch i of step s is
 `source.batch(s * accumulate + i)`, and a checkpoint holds everything else (weights, averages, optimiser state by
@@ -27,12 +28,11 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from runnel import catalog
 from runnel.data import Source
-from runnel.model import Model
-from runnel.model import save as save_model
 from runnel.train import checkpoint, optim, weights
 from runnel.train.config import TrainConfig
 from runnel.train.guard import Diverged, Interrupted, StopSignal, locked, stop_signal
 from runnel.train.identity import check_same_run, describe_run
+from runnel.train.learner import Learner, save_learner
 from runnel.train.metrics import MetricsLog
 from runnel.train.records import Position, StepReport, TrainResult, bits_per_byte
 from runnel.train.schedules import SCHEDULES
@@ -40,13 +40,14 @@ from runnel.types import IGNORE, Batch
 
 
 def fit(
-    model: Model,
+    model: Learner,
     source: Source,
     folder: str | Path,
     config: TrainConfig,
     on_step: Callable[[StepReport], None] | None = None,
 ) -> TrainResult:
-    """Train `model` in place and export it to `folder`, going on from the folder's checkpoint when it has one.
+    """Train a model, or a drafter of a frozen one, in place, and export it to `folder`, going on from the folder's
+    checkpoint when it has one.
 
     The exported weights, which the model then also holds, are the best validated ones with `patience`, else the average
     with `ema`, else the last (buffers are the last ones in any case). PyTorch's generator is left as it was found.
@@ -67,7 +68,7 @@ def fit(
 class Run:
     """One run in one process: made from the folder's checkpoint, or at step 0."""
 
-    def __init__(self, model: Model, source: Source, folder: Path, config: TrainConfig) -> None:
+    def __init__(self, model: Learner, source: Source, folder: Path, config: TrainConfig) -> None:
         self.model, self.source, self.folder, self.config = model, source, folder, config
         self.device = model.device
         _check_vocabulary(model, source)
@@ -164,7 +165,7 @@ class Run:
         codec = getattr(self.source, "codec", None)
         if codec is not None:
             codec.save(self.folder)
-        save_model(self.model, self.folder)
+        save_learner(self.model, self.folder)
         valid_loss = position.valid_loss if self.best is None else position.best
         return TrainResult(
             folder=self.folder,
@@ -336,7 +337,7 @@ class Run:
         return int(self.token_bytes[targets[targets != IGNORE]].sum())
 
 
-def _check_vocabulary(model: Model, source: Source) -> None:
+def _check_vocabulary(model: Learner, source: Source) -> None:
     size = model.config.vocab_size
     if size is not None and size < source.vocab_size:
         raise ValueError(f"the model's vocab_size must be at least the source's {source.vocab_size}; got {size}")

@@ -15,13 +15,13 @@ from typing import Any
 from torch import Tensor
 from torch.optim import AdamW, Muon, Optimizer
 
-from runnel.model import Model
 from runnel.train.config import TrainConfig
+from runnel.train.learner import Learner
 
 MUON_MOMENTUM = 0.95
 
 
-def build_optimizers(model: Model, config: TrainConfig) -> list[Optimizer]:
+def build_optimizers(model: Learner, config: TrainConfig) -> list[Optimizer]:
     """One optimiser, or Muon and AdamW; together they hold every trainable parameter of the model once."""
     groups = [_options(group, config) for group in model.parameter_groups()]
     _check_complete(model, groups)
@@ -74,7 +74,7 @@ def _options(group: Mapping[str, Any], config: TrainConfig) -> dict[str, Any]:
     }
 
 
-def _check_complete(model: Model, groups: Sequence[Mapping[str, Any]]) -> None:
+def _check_complete(model: Learner, groups: Sequence[Mapping[str, Any]]) -> None:
     grouped = [name for group in groups for name, _ in group["params"]]
     trainable = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     if not trainable:
