@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import torch
 
-from runnel.acceptance import Acceptance, one_hot, residual
+from runnel.acceptance import Acceptance, proposal, residual
 from runnel.rows import Walk
 
 PAPERS = {
@@ -41,8 +41,7 @@ class Rejection(Acceptance):
             return
         child = walk.children[0]
         token = walk.token(child)
-        drawn = walk.draft_law(child)
-        taken = one_hot(token, law) if drawn is None else drawn
+        taken = proposal(walk, child)
         if walk.chances(1)[0] * float(taken[token]) < float(law[token]):  # eq. (1)
             walk.go(child)
         else:

@@ -8,7 +8,7 @@ rows of a batch are asked about in one call (`grow_all`), and a builder knows no
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -97,3 +97,25 @@ def ranked(scores: Tensor, count: int) -> list[int]:
     """The tokens of the `count` largest finite scores (V,), largest first."""
     values, tokens = scores.topk(min(count, scores.numel()))
     return [token for token, value in zip(tokens.tolist(), values.tolist(), strict=True) if value > float("-inf")]
+
+
+Ranks = tuple[int, ...]
+"""A node by the ranks of its path: (0, 2) is the third child of the first child of the root."""
+
+
+def grow_ranks(nodes: Collection[Ranks], sketch: Sketch, draw: Draw, budget: int) -> Growth:
+    """Fill a sketch with the nodes of these ranks, level by level: child r of a node is the r-th token drawn there,
+    without those before it. As far as the law has so many. The parent and the sibling before a node must be among them.
+    """
+    places: dict[Ranks, int] = {(): ROOT}
+    for ahead in range(budget):
+        wanted = sorted(ranks for ranks in nodes if len(ranks) == ahead + 1 and ranks[:-1] in places)
+        parents = list(dict.fromkeys(ranks[:-1] for ranks in wanted))
+        if not parents:
+            return
+        answers = yield [places[parent] for parent in parents]
+        for parent, logits in zip(parents, answers, strict=True):
+            children = [ranks for ranks in wanted if ranks[:-1] == parent]
+            scores = draw.scores(logits, ahead, sketch.path(places[parent]))
+            for ranks, token in zip(children, ranked(scores, len(children)), strict=False):
+                places[ranks] = sketch.add(token, places[parent], logits)
