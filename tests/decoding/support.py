@@ -14,6 +14,7 @@ from runnel.decoders import sample
 from runnel.drafters import (
     Draft,
     Drafter,
+    adaptive,
     clover,
     corpus,
     draft_model,
@@ -43,6 +44,7 @@ def sharp(pattern="mingru, attention", vocab_size=VOCAB, seed=0, scale=25.0):
 
 
 CASES = {
+    "adaptive": lambda target: adaptive.Config(nodes=7, explore=2.0),
     "clover": lambda target: clover.Config(target, heads=2, augment="mingru"),
     "corpus": lambda target: corpus.Config([[1, 2, 3, 1, 2, 0], [0, 4, 2, 2]], bias=0, min_match=2, max_draft=4),
     "draft_model": lambda target: draft_model.Config(sharp("mingru", target.config.vocab_size, seed=1), max_draft=2),

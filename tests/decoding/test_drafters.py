@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from runnel.drafters import (
+    adaptive,
     corpus,
     prompt_lookup,
     suffix,
@@ -31,6 +32,7 @@ def test_the_same_seed_writes_the_same_text_with_any_drafter(name, pattern):
 
 
 REPETITIVE = {
+    "adaptive": (adaptive.Config(), 1.3),
     "corpus": (corpus.Config(), 1.5),
     "prompt_lookup": (prompt_lookup.Config(), 1.3),
     "suffix": (suffix.Config(), 1.5),
