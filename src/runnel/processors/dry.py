@@ -16,9 +16,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 from torch import Tensor
 
+from runnel.ops.repeats import followers
 from runnel.processors import Processor, Stage, Text
 
 PAPERS: dict[str, str] = {}
@@ -64,20 +64,11 @@ class Dry(Processor):
         return logits
 
     def _matches(self, text: list[int]) -> dict[int, int]:
-        """Eq. (1): n_v of every v with n_v > 0, all earlier places at once."""
-        tokens = np.array(text)
+        """Eq. (1): n_v of every v with n_v > 0."""
         breakers = set(self.config.breakers)
         suffix = text[::-1][:LONGEST]
         whole = next((i for i, token in enumerate(suffix) if token in breakers), len(suffix))
-        ends = np.arange(len(text) - 1)  # where the earlier occurrence ends; v stands right after
-        found: dict[int, int] = {}
-        for length in range(1, whole + 1):
-            ends = ends[ends >= length - 1]
-            ends = ends[tokens[ends - (length - 1)] == suffix[length - 1]]
-            if not len(ends):
-                break
-            found.update(dict.fromkeys(np.unique(tokens[ends + 1]).tolist(), length))
-        return {token: length for token, length in found.items() if token not in breakers}
+        return {token: length for token, length in followers(text, whole).items() if token not in breakers}
 
 
 def _penalty(length: int, config: Config) -> float:
