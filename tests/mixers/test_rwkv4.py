@@ -4,7 +4,7 @@ from .support import close, mixer, normal, run
 
 
 def test_equals_the_sum_of_the_paper():
-    """Eq. 14 written out: weights exp(-(t-1-j) w + k_j) of the past, exp(u + k_t) of the token itself."""
+    """The sum written out: weights exp(-(t-1-j) w + k_j) of the past, exp(u + k_t) of the token itself."""
     made = mixer("rwkv4")
     x = normal(2, 100, 8)
     r, k, v = made._project(x, torch.nn.functional.pad(x, (0, 0, 1, -1)))

@@ -2,11 +2,11 @@
 
 Paper: "Attention as an RNN" (2024, 2405.13956).
 
-    s_t = q . k_t / sqrt(K),  q learned, the same at every token                     (section 3.3)
-    m_t = max(m_p, s_t)                                                              (section 3.1)
-    u_t = u_p exp(m_p - m_t) + exp(s_t - m_t)
-    w_t = w_p exp(m_p - m_t) + v_t exp(s_t - m_t)
-    y_t = W_o (w_t / u_t)
+    s_t = q . k_t / sqrt(K),  q learned, the same at every token                     (1)
+    m_t = max(m_p, s_t)                                                              (2)
+    u_t = u_p exp(m_p - m_t) + exp(s_t - m_t)                                        (3)
+    w_t = w_p exp(m_p - m_t) + v_t exp(s_t - m_t)                                    (4)
+    y_t = W_o (w_t / u_t)                                                            (5)
 
 | code | paper |
 |---|---|

@@ -1,10 +1,10 @@
 """ABC: attention with bounded memory; tokens are averaged into a fixed number of slots, and softmax reads the slots.
 
-Paper: "ABC: Attention with Bounded-memory Control" (2021, 2110.02488), with the learned control of section 4 (ABC_MLP).
+Paper: "ABC: Attention with Bounded-memory Control" (2021, 2110.02488), with its learned control (ABC_MLP).
 
-    phi_j = exp(W_phi x_j) / sum_{i <= t} exp(W_phi x_i), one per slot               (section 4, causal)
-    K_t = sum_j phi_j k_j^T,   V_t = sum_j phi_j v_j^T                               (eq. 3)
-    y_t = W_o V_t^T softmax(K_t q_t / sqrt(d))                                       (eq. 4)
+    phi_j = exp(W_phi x_j) / sum_{i <= t} exp(W_phi x_i), one per slot               (1)
+    K_t = sum_j phi_j k_j^T,   V_t = sum_j phi_j v_j^T                               (2)
+    y_t = W_o V_t^T softmax(K_t q_t / sqrt(d))                                       (3)
 
 | code | paper |
 |---|---|

@@ -3,8 +3,8 @@
 Paper: "Simple linear attention language models balance the recall-throughput tradeoff" (2024, 2402.18668).
 
     phi(x) = (1, x / d'^(1/4), (x_a x_b)_ab / sqrt(2 d')),   so that
-    phi(q) . phi(k) = 1 + s + s^2 / 2,  s = q . k / sqrt(d')                         (section 4.1, eq. 2)
-    y_t = W_o sum_j (phi(q_t) . phi(k_j)) v_j / sum_j phi(q_t) . phi(k_j)            (eq. 1)
+    phi(q) . phi(k) = 1 + s + s^2 / 2,  s = q . k / sqrt(d')                         (1)
+    y_t = W_o sum_j (phi(q_t) . phi(k_j)) v_j / sum_j phi(q_t) . phi(k_j)            (2)
 
 | code | paper |
 |---|---|

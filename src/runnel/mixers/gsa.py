@@ -2,10 +2,10 @@
 
 Paper: "Gated Slot Attention for Efficient Linear-Time Sequence Modeling" (2024, 2409.07146).
 
-    a_t = sigmoid(W_a x_t)^(1/tau),  tau = 8, one per slot                           (section 3.3)
-    K_t = Diag(a_t) K_p + (1 - a_t) k_t^T,   V_t = Diag(a_t) V_p + (1 - a_t) v_t^T   (eq. 6, 7)
-    o_t = V_t^T softmax(K_t q_t)                                                     (eq. 6)
-    y_t = W_o RMSNorm(silu(o_t)),   q_t, k_t, v_t = silu(W x_t)                      (section 3.3)
+    a_t = sigmoid(W_a x_t)^(1/tau),  tau = 8, one per slot                           (1)
+    K_t = Diag(a_t) K_p + (1 - a_t) k_t^T,   V_t = Diag(a_t) V_p + (1 - a_t) v_t^T   (2)
+    o_t = V_t^T softmax(K_t q_t)                                                     (3)
+    y_t = W_o RMSNorm(silu(o_t)),   q_t, k_t, v_t = silu(W x_t)                      (4)
 
 | code | paper |
 |---|---|

@@ -2,9 +2,9 @@
 
 Paper: "HGRN2: Gated Linear RNNs with State Expansion" (2024, 2404.07904).
 
-    f_t = gamma + (1 - gamma) sigmoid(W_f x_t):  the forget gate, bounded below      (section 2.2)
-    S_t = Diag(f_t) S_p + (1 - f_t) i_t^T,   i_t = W_i x_t                           (section 3.2)
-    y_t = W_y RMSNorm(S_t^T o_t),   o_t = silu(W_o x_t)
+    f_t = gamma + (1 - gamma) sigmoid(W_f x_t):  the forget gate, bounded below      (1)
+    S_t = Diag(f_t) S_p + (1 - f_t) i_t^T,   i_t = W_i x_t                           (2)
+    y_t = W_y RMSNorm(S_t^T o_t),   o_t = silu(W_o x_t)                              (3)
 
 | code | paper |
 |---|---|

@@ -2,9 +2,9 @@
 
 Paper: "Latent Attention for Linear Time Transformers" (2024, 2402.17512), the causal form.
 
-    p(l | t) = softmax_l(W_q x_t),   p(s | l, t) = exp(k_sl) / sum_{j <= t} exp(k_jl),  k_s = W_k x_s
-    y_t = sum_l p(l | t) sum_{s <= t} p(s | l, t) v_s                                (section 3, causal)
-    running maximum, sum of weights and weighted sum of values of every latent       (section 3.1, stable form)
+    p(l | t) = softmax_l(W_q x_t),   p(s | l, t) = exp(k_sl) / sum_{j <= t} exp(k_jl),  k_s = W_k x_s  (1)
+    y_t = sum_l p(l | t) sum_{s <= t} p(s | l, t) v_s                                (2)
+    stable form: running maximum, sum of weights and weighted sum of values of every latent
 
 | code | paper |
 |---|---|

@@ -2,9 +2,9 @@
 
 Paper: "You Only Scan Once: Efficient Multi-dimension Sequential Modeling with LightNet" (2024, 2405.21022).
 
-    n_t = n_p + exp(k_t)                             the additive recurrence
-    S_t = (n_p / n_t) S_p + (exp(k_t) / n_t) v_t^T   so that row c of S_t is sum_j exp(k_jc) v_j / sum_j exp(k_jc)
-    y_t = W_o (RMSNorm(S_t^T silu(q_t)) * silu(W_g2 W_g1 x_t))
+    n_t = n_p + exp(k_t)                             the additive recurrence         (1)
+    S_t = (n_p / n_t) S_p + (exp(k_t) / n_t) v_t^T   so that row c of S_t is sum_j exp(k_jc) v_j / sum_j exp(k_jc)  (2)
+    y_t = W_o (RMSNorm(S_t^T silu(q_t)) * silu(W_g2 W_g1 x_t))                       (3)
 
 | code | paper |
 |---|---|

@@ -4,9 +4,9 @@ Paper: "Lightning Attention-2: A Free Lunch for Handling Unlimited Sequence Leng
 (2024, 2401.04658), the attention of TransNormerLLM (2023, 2307.14995).
 
     q_t, k_t = silu(W_q x_t), silu(W_k x_t);   v_t, u_t = W_v x_t, W_u x_t
-    S_t = lambda S_p + k_t v_t^T,   o_t = S_t^T q_t               (section 3.2; blocks: algorithm 1)
-    lambda_h = exp(-(8 h / H) (1 - l / L))                        (TransNormerLLM, section 3.1.1)
-    y_t = W_o (SRMSNorm(o_t) * u_t)                               (TransNormerLLM, gated linear attention)
+    S_t = lambda S_p + k_t v_t^T,   o_t = S_t^T q_t               (blocks: algorithm 1)
+    lambda_h = exp(-(8 h / H) (1 - l / L))                        (TransNormerLLM, l the layer of L)
+    y_t = W_o (SRMSNorm(o_t) * u_t)                               (TransNormerLLM)
 
 | code | paper |
 |---|---|

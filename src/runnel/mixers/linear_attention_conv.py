@@ -3,18 +3,18 @@
 Paper: "When Linear Attention Meets Autoregressive Decoding: Towards More Effective and Efficient Linearized Large
 Language Models" (2024, 2406.07368).
 
-    a_t = sum_j (phi(q_t) . phi(k_j)) v_j / sum_j phi(q_t) . phi(k_j),   phi(x) = elu(x) + 1
-    l_t = sum_{w < W} c_w v_{t-w}:  a depthwise convolution, masked to the past      (section 4.1)
-    y_t = W_o (a_t + l_t)
+    a_t = sum_j (phi(q_t) . phi(k_j)) v_j / sum_j phi(q_t) . phi(k_j),   phi(x) = elu(x) + 1  (1)
+    l_t = sum_{w < W} c_w v_{t-w}:  a depthwise convolution, masked to the past      (2)
+    y_t = W_o (a_t + l_t)                                                            (3)
 
 | code | paper |
 |---|---|
 | conv | W = 32, the causal half of a kernel of 63; one kernel per head |
 | conv_weight (H, W) | c, zero at the start |
 
-A convolution over a flattened draft tree would mix siblings (section 4.2); here it reads ancestors (`ops/conv.py`), so
-that verifying is exact. The paper augments seven kinds of linear attention; this is the plain one. Its grouped form of
-the linear part is the chunked form of `ops/outer.py`.
+A convolution over a flattened draft tree would mix siblings (the paper's point); here it reads ancestors
+(`ops/conv.py`), so that verifying is exact. The paper augments seven kinds of linear attention; this is the plain one.
+Its grouped form of the linear part is the chunked form of `ops/outer.py`.
 """
 
 from __future__ import annotations

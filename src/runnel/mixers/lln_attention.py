@@ -2,10 +2,10 @@
 
 Paper: "Linear Log-Normal Attention with Unbiased Concentration" (2023, 2311.13541).
 
-    Phi_Q(q) = exp(alpha q),   Phi_K(k) = exp(beta k), entry by entry                (eq. 8)
-    y_t = W_o sum_j (Phi_Q(q_t) . Phi_K(k_j)) v_j / sum_j Phi_Q(q_t) . Phi_K(k_j)
+    Phi_Q(q) = exp(alpha q),   Phi_K(k) = exp(beta k), entry by entry                (1)
+    y_t = W_o sum_j (Phi_Q(q_t) . Phi_K(k_j)) v_j / sum_j Phi_Q(q_t) . Phi_K(k_j)    (2)
     alpha sigma_q = beta sigma_k such that the log of both kinds of weights has one variance,
-    sigma_q^2 sigma_k^2 for softmax: moment matching                                 (eq. 10)
+    sigma_q^2 sigma_k^2 for softmax: moment matching                                 (3)
 
 | code | paper |
 |---|---|

@@ -2,10 +2,10 @@
 
 Paper: "Log-Linear Attention" (2025, 2506.04761), on a memory with one decay per head, as Mamba-2's.
 
-    y_t = sum_l lambda_t^(l) q_t^T S_t^(l),   S_t^(l) = sum over j in bucket l of t of (a_{j+1} ... a_t) k_j v_j^T
-    bucket l of t: the tokens whose position differs from t's first in bit l - 1; l = 0: the token itself   (section 3)
-    lambda_t = softplus(s W_l x_t), one per head and level;   a_t = sigmoid(W_a x_t + b)^(1/16)
-    y = W_o (RMSNorm(y) * silu(W_g x))
+    y_t = sum_l lambda_t^(l) q_t^T S_t^(l),   S_t^(l) = sum over j in bucket l of t of (a_{j+1} ... a_t) k_j v_j^T  (1)
+    bucket l of t: the tokens whose position differs from t's first in bit l - 1; l = 0: the token itself
+    lambda_t = softplus(s W_l x_t), one per head and level;   a_t = sigmoid(W_a x_t + b)^(1/16)  (2)
+    y = W_o (RMSNorm(y) * silu(W_g x))                                               (3)
 
 | code | paper |
 |---|---|

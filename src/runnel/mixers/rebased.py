@@ -2,9 +2,9 @@
 
 Paper: "Linear Transformers with Learnable Kernel Functions are Better In-Context Models" (2024, 2402.10644).
 
-    q', k' = gamma * LayerNorm(q) + beta, each with its own gamma and beta           (section 4)
-    phi(x) . phi(y) = (x . y)^2
-    y_t = W_o sum_j (q'_t . k'_j)^2 v_j / (sum_j (q'_t . k'_j)^2 + eps)
+    q', k' = gamma * LayerNorm(q) + beta, each with its own gamma and beta           (1)
+    phi(x) . phi(y) = (x . y)^2                                                      (2)
+    y_t = W_o sum_j (q'_t . k'_j)^2 v_j / (sum_j (q'_t . k'_j)^2 + eps)              (3)
 
 | code | paper |
 |---|---|

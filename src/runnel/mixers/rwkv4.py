@@ -2,14 +2,14 @@
 
 Paper: "RWKV: Reinventing RNNs for the Transformer Era" (2023, 2305.13048).
 
-    r_t, k_t, v_t = W_r, W_k, W_v of lerp(x_p, x_t, mu):  token shift                (eq. 11-13)
-    wkv_t = (a_p + exp(u + k_t) v_t) / (b_p + exp(u + k_t))                          (eq. 14)
-    a_t = exp(-w) a_p + exp(k_t) v_t,   b_t = exp(-w) b_p + exp(k_t)                 (appendix D)
-    y_t = W_o (sigmoid(r_t) * wkv_t)                                                 (eq. 15)
+    r_t, k_t, v_t = W_r, W_k, W_v of lerp(x_p, x_t, mu):  token shift                (1)
+    wkv_t = (a_p + exp(u + k_t) v_t) / (b_p + exp(u + k_t))                          (2)
+    a_t = exp(-w) a_p + exp(k_t) v_t,   b_t = exp(-w) b_p + exp(k_t)                 (3)
+    y_t = W_o (sigmoid(r_t) * wkv_t)                                                 (4)
 
 | code | paper |
 |---|---|
-| level | b, as its maximum (p in appendix D) and the sum relative to it |
+| level | b, as its maximum (the running maximum of its stable form) and the sum relative to it |
 | numerator (B, D) | a, relative to the same maximum |
 | decay | log w: w = exp(decay) > 0, one per channel |
 | bonus | u: the weight of the token's own write, which nothing has decayed yet |
@@ -37,7 +37,7 @@ PAPERS = {"RWKV: Reinventing RNNs for the Transformer Era": "2305.13048"}
 
 @dataclass(frozen=True)
 class Config:
-    pass
+    """Nothing to choose: every channel is a head of its own."""
 
 
 class State(NamedTuple):

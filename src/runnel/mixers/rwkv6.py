@@ -3,11 +3,11 @@
 Paper: "Eagle and Finch: RWKV with Matrix-Valued States and Dynamic Recurrence" (2024, 2404.05892).
 
     lerp(a, b, mu) = a + (b - a) * mu:  token shift between x_t and its parent x_p
-    x^s = lerp(x_t, x_p, lambda_s + tanh(lerp(x_t, x_p, mu_x) A_s) B_s),  s in r, w, k, v, g    (eq. 14-16)
-    w_t = exp(-exp(omega + tanh(x^w A_w) B_w))                                       (eq. 17, 18)
-    o_t = (S_p + Diag(u) k_t v_t^T)^T r_t                                            (eq. 19)
-    S_t = Diag(w_t) S_p + k_t v_t^T                                                  (eq. 20)
-    y_t = W_o (silu(W_g x^g) * GroupNorm(o_t))                                       (eq. 5)
+    x^s = lerp(x_t, x_p, lambda_s + tanh(lerp(x_t, x_p, mu_x) A_s) B_s),  s in r, w, k, v, g  (1)
+    w_t = exp(-exp(omega + tanh(x^w A_w) B_w))                                       (2)
+    o_t = (S_p + Diag(u) k_t v_t^T)^T r_t                                            (3)
+    S_t = Diag(w_t) S_p + k_t v_t^T                                                  (4)
+    y_t = W_o (silu(W_g x^g) * GroupNorm(o_t))                                       (5)
 
 | code | paper |
 |---|---|
