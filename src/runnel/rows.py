@@ -18,7 +18,7 @@ from runnel.decoders import Decoder
 from runnel.draft import Draft, Seen
 from runnel.ops.sampling import gumbel, uniform
 from runnel.prefill import likeliest
-from runnel.processors import Exhausted, Text
+from runnel.processors import Exhausted, Text, Trail
 from runnel.stopping import StopText
 from runnel.tree import DraftTree
 
@@ -33,7 +33,7 @@ class Row:
     """One text. prompt: all that is known to stand before it. newest: its last token, not yet in the state. position:
     where the next token will stand. decoder: who picks its tokens. stop_text: what looks for stop strings in it.
 
-    memory: what the drafter remembers of it; recalled: what its decoder does.
+    memory: what the drafter remembers of it; recalled: what its decoder does; trail: what its constraints do.
     """
 
     index: int
@@ -50,6 +50,7 @@ class Row:
     top_logprobs: list[dict[int, float]] = field(default_factory=list)
     memory: Any = None
     recalled: Mapping[str, Any] = field(default_factory=dict)
+    trail: Trail = field(default_factory=Trail)
 
     @property
     def newest(self) -> int:
@@ -70,7 +71,8 @@ class Row:
 
     def text(self, path: Sequence[int] = ()) -> Text:
         """The row as its decoder sees it, after a path of tokens that are not yet its own."""
-        return Text(self.prompt, [*self.tokens, *path] if path else self.tokens, self.stops, self.recalled)
+        written = [*self.tokens, *path] if path else self.tokens
+        return Text(self.prompt, written, self.stops, self.recalled, self.trail)
 
     def take(self, token: int, logits: Tensor, law: Tensor) -> None:
         """Add a token, written after logits (V,); law: their log-probabilities."""
