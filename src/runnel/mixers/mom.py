@@ -84,8 +84,8 @@ class MixtureOfMemories(Mixer):
         q, k, v, beta, log_decay = self._project(x, smooth)
         used = shares > 0
         beta, log_decay = torch.where(used, beta, 0), torch.where(used, log_decay, 0)
-        parts = [z.flatten(2, 3) for z in (q.expand_as(k), k, v, beta, log_decay)]
-        y, memory = delta_scan(*parts, state.memory, lineage)
+        q, k, v, beta, log_decay = [z.flatten(2, 3) for z in (q.expand_as(k), k, v, beta, log_decay)]
+        y, memory = delta_scan(q, k, v, beta, log_decay, state.memory, lineage)
         return self._output(y.unflatten(2, (self.count, self.heads)), shares, x), State(tail, memory)
 
     def reference(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
