@@ -15,9 +15,11 @@ from runnel.drafters import (
     Draft,
     Drafter,
     adaptive,
+    aggressive,
     clover,
     corpus,
     draft_model,
+    eagle,
     hydra,
     jacobi,
     medusa,
@@ -45,9 +47,11 @@ def sharp(pattern="mingru, attention", vocab_size=VOCAB, seed=0, scale=25.0):
 
 CASES = {
     "adaptive": lambda target: adaptive.Config(nodes=7, explore=2.0),
+    "aggressive": lambda target: aggressive.Config(max_draft=5),
     "clover": lambda target: clover.Config(target, heads=2, augment="mingru"),
     "corpus": lambda target: corpus.Config([[1, 2, 3, 1, 2, 0], [0, 4, 2, 2]], bias=0, min_match=2, max_draft=4),
     "draft_model": lambda target: draft_model.Config(sharp("mingru", target.config.vocab_size, seed=1), max_draft=2),
+    "eagle": lambda target: eagle.Config(target, layer="mingru", max_draft=3),
     "hydra": lambda target: hydra.Config(target, heads=3, prefix="attention"),
     "jacobi": lambda target: jacobi.Config(window=4),
     "medusa": lambda target: medusa.Config(target, heads=2),
