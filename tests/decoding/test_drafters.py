@@ -6,6 +6,7 @@ import torch
 from runnel.drafters import (
     adaptive,
     corpus,
+    lookahead,
     prompt_lookup,
     suffix,
     token_recycling,
@@ -32,6 +33,7 @@ def test_the_same_seed_writes_the_same_text_with_any_drafter(name, pattern):
 
 
 REPETITIVE = {
+    "lookahead": (lookahead.Config(), 1.3),
     "adaptive": (adaptive.Config(), 1.3),
     "corpus": (corpus.Config(), 1.5),
     "prompt_lookup": (prompt_lookup.Config(), 1.3),
