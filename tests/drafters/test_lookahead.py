@@ -34,11 +34,10 @@ def test_the_window_and_the_pool_are_those_of_the_definition(config):
         paths = paths_of(draft)
         of_newest = [list(ngram[1:]) for ngram in dict.fromkeys(reversed(pool)) if ngram[0] == text[-1]]
         columns = [memory.column(at) for at in range(config.window)]
-        wanted = {
-            tuple(path[:end]) for path in [*of_newest[: config.guesses], *columns] for end in range(1, len(path) + 1)
-        }
+        hung = [*of_newest[: config.guesses], *columns]
+        wanted = {tuple(path[:end]) for path in hung for end in range(1, len(path) + 1)}
         assert {tuple(path) for path in paths} == wanted and len(paths) == len(wanted)
-        shared += sum(map(len, [*of_newest[: config.guesses], *columns])) > len(paths)
+        shared += sum(map(len, hung)) > len(paths)
 
         logits = torch.stack([after(path) for path in [[], *paths]])
         levels, new = memory.levels, lookahead.reference(after, memory.levels)

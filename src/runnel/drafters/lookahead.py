@@ -7,9 +7,9 @@ Paper: "Break the Sequential Dependency of LLM Inference Using Lookahead Decodin
     the n-gram (w_{1,i}, ..., w_{N,i}) goes to the pool, and the oldest level leaves the window         (2)
     verification branch: at most G n-grams of the pool that begin with the newest token                 (3)
 
-The context of (1) is a path, so that both branches are one draft tree: a chain of the oldest level, below its i-th token
-the rest of column i, and beside it the n-grams of (3), common beginnings shared. Nodes of the window that turn out right
-are accepted like any other.
+The context of (1) is a path, so that both branches are one draft tree: a chain of the oldest level, below its i-th
+token the rest of column i, and beside it the n-grams of (3), common beginnings shared. Nodes of the window that turn
+out right are accepted like any other.
 
 | code | paper |
 |---|---|
@@ -17,8 +17,9 @@ are accepted like any other.
 | levels | the 2D window |
 | pool | the n-gram pool C, by first token |
 
-Deviates: the pool also takes the n-grams of the text itself, and the window begins with tokens of the prompt (the paper:
-any). A column that the tree had no room for keeps its last token. (1) is the argmax also when the text is sampled.
+Deviates: the pool also takes the n-grams of the text itself, and the window begins with tokens of the prompt (the
+paper: any). A column that the tree had no room for keeps its last token. (1) is the argmax also when the text is
+sampled.
 """
 
 from __future__ import annotations
@@ -79,10 +80,8 @@ class Lookahead(Drafter):
 
     def begin(self, prompt: Sequence[int], draw: Draw) -> Memory:
         memory, width = Memory(), self.config.window
-        memory.levels = [
-            [prompt[(level * width + at) % len(prompt)] for at in range(width)]
-            for level in range(self.config.ngram - 1)
-        ]
+        for first in range(0, width * (self.config.ngram - 1), width):
+            memory.levels.append([prompt[at % len(prompt)] for at in range(first, first + width)])
         self.advance(memory, prompt)
         return memory
 
@@ -101,9 +100,7 @@ class Lookahead(Drafter):
                 memory.keep(memory.newest, self.config.guesses)
 
     def look_back(self, memory: Memory, seen: Seen) -> None:
-        nodes = {
-            (parent, token): node for node, (parent, token) in enumerate(zip(seen.parents, seen.tokens, strict=True))
-        }
+        nodes = {place: node for node, place in enumerate(zip(seen.parents, seen.tokens, strict=True))}
         ends = {at: end for at in range(self.config.window) if (end := _end(nodes, memory.column(at))) is not None}
         if not ends:
             return
