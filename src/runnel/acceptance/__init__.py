@@ -77,6 +77,12 @@ def offered(walk: Walk, law: Tensor) -> None:
     walk.end(walk.draw(left))
 
 
+def picked(walk: Walk) -> int:
+    """The token that plain decoding writes here, with the row's noise."""
+    row = walk.row
+    return row.decoder.pick(walk.logits[None], [row.seed], [row.position], [row.text()])[0]
+
+
 def proposal(walk: Walk, child: int, below: Sequence[int] = (), drawn: Sequence[int] = ()) -> Tensor:
     """The law (V,) that a child of the walk's node (or of the last node `below`) was proposed from, once the siblings
     `drawn` were. It is one at the token when that was given, not drawn, or has no mass left.
