@@ -13,7 +13,9 @@ Shape letters, used in every docstring and signature:
 | K, V | key and value width of a head; V alone is also the vocabulary where logits are meant |
 | C | channels of a value; in `ops/paths.py`, tokens of a chunk |
 | P | parameters of a distribution |
-| M | rows of one step, of whatever batch or tree they come from |
+| M | rows of one step, of whatever batch or tree they come from; slots of a bounded memory |
+| F | features of a kernel |
+| L | levels of a hierarchical memory; latent vectors |
 | S | tokens held by an attention memory |
 | W | taps of a short convolution |
 
