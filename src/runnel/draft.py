@@ -38,18 +38,39 @@ class Draft(NamedTuple):
     tokens: the nodes. parents: for each the index of the node that it follows, an earlier one, or -1 for the newest
     token. logits: for each node the drafter's logits (V,) that it was drawn from by `Draw`; empty when nothing was
     drawn. Siblings stand in the order in which they were drawn: each without those before it, or, when the draft is
-    `independent`, each from the whole law, so that a token may come twice.
+    `independent`, each from the whole law, so that a token may come twice. trust: how well founded the guesses are, in
+    the drafter's own measure (the length of the match that is copied from); 0 where it cannot say.
     """
 
     tokens: list[int]
     parents: list[int]
     logits: Sequence[Tensor | None] = ()
     independent: bool = False
+    trust: int = 0
 
     @classmethod
-    def chain(cls, tokens: Sequence[int]) -> Draft:
+    def chain(cls, tokens: Sequence[int], trust: int = 0) -> Draft:
         """One continuation, each token after the one before it."""
-        return cls(list(tokens), list(range(-1, len(tokens) - 1)))
+        return cls(list(tokens), list(range(-1, len(tokens) - 1)), trust=trust)
+
+    def first_path(self) -> list[int]:
+        """The nodes of the first guess, the first guess after it, and so on."""
+        path, last = list[int](), -1
+        for node, parent in enumerate(self.parents):
+            if parent == last:
+                path.append(node)
+                last = node
+        return path
+
+    def part(self, nodes: Sequence[int]) -> Draft:
+        """These nodes, in order; with a node, all above it must be among them."""
+        if len(nodes) == len(self.tokens):
+            return self
+        at = {-1: -1} | {node: place for place, node in enumerate(nodes)}
+        tokens, parents = [self.tokens[node] for node in nodes], [at[self.parents[node]] for node in nodes]
+        return self._replace(
+            tokens=tokens, parents=parents, logits=[self.logits[n] for n in nodes] if self.logits else ()
+        )
 
 
 class Seen(NamedTuple):

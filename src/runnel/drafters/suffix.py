@@ -50,8 +50,8 @@ class Suffix(Drafter):
     def propose(self, memory: RepeatingText, budget: int) -> Draft:
         if memory.match[1] < self.config.min_match:
             return Draft([], [])
-        start = memory.end(memory.match)
-        return Draft.chain(copied(memory.text, start, min(budget, self.config.max_draft)))  # eq. (2)
+        start, length = memory.end(memory.match), memory.match[1]
+        return Draft.chain(copied(memory.text, start, min(budget, self.config.max_draft)), trust=length)  # eq. (2)
 
     def advance(self, memory: RepeatingText, tokens: Sequence[int]) -> None:
         for token in tokens:

@@ -17,7 +17,7 @@ from runnel.rows import Forest, Walk
 class Round(NamedTuple):
     """What a round of the loop was. rows: the index of each row in it. forest: what was verified. walks: one per row.
 
-    draft_seconds, verify_seconds: wall time of drafting, and of the call of the model with all that follows from it.
+    draft_seconds, verify_seconds: wall time of proposing, and of the call of the model with acceptance and commit.
     """
 
     rows: Sequence[int]

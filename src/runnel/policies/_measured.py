@@ -1,0 +1,154 @@
+"""What a policy measures while a text is written: how long calls take, and how often guesses are right."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from runnel.draft import Draft
+
+FORGET = 0.98
+"""What a measurement still counts for after one more of its kind."""
+
+
+@dataclass
+class Line:
+    """seconds = base + slope * size, by least squares over what was measured, the newest counting most.
+
+    Before enough is known, a guess stands in: `guess(size)` with the weight of one measurement at each of its sizes.
+    """
+
+    guesses: tuple[tuple[float, float], ...] = ()
+    sums: list[float] = field(default_factory=lambda: [0.0] * 5)
+
+    def note(self, size: float, seconds: float) -> None:
+        known = self.sums[0] >= 3
+        seconds = min(seconds, 4 * self.at(size)) if known else seconds  # an interrupted call says nothing
+        terms = (1.0, size, seconds, size * size, size * seconds)
+        self.sums = [FORGET * old + new for old, new in zip(self.sums, terms, strict=True)]
+
+    def at(self, size: float) -> float:
+        weight, x, y, xx, xy = self.sums
+        for guess_size, guess in self.guesses:
+            weight, x, y = weight + 1, x + guess_size, y + guess
+            xx, xy = xx + guess_size * guess_size, xy + guess_size * guess
+        if weight == 0:
+            return 0.0
+        spread = weight * xx - x * x
+        slope = max(0.0, (weight * xy - x * y) / spread) if spread > 1e-9 * weight * weight else 0.0
+        return max(0.0, (y - slope * x) / weight + slope * size)
+
+
+@dataclass
+class Mean:
+    """A mean over what was measured, the newest counting most."""
+
+    total: float = 0.0
+    weight: float = 0.0
+
+    def note(self, value: float, forget: float = FORGET) -> None:
+        self.total, self.weight = forget * self.total + value, forget * self.weight + 1
+
+    def value(self, prior: float = 0.0, prior_weight: float = 0.0, counts: float = 1.0) -> float:
+        """The mean together with a prior; what was measured counts for a part."""
+        return (counts * self.total + prior_weight * prior) / (counts * self.weight + prior_weight)
+
+
+class Costs:
+    """The seconds of a call of the model that verifies. A plain call: one number for every number of rows. Others: a
+    line in their tokens, one for chains and one where a row branches.
+
+    first_slope: what one more token is expected to cost, in plain calls, before it was measured.
+    """
+
+    def __init__(self, first_slope: float) -> None:
+        self.first_slope = first_slope
+        self.plain = dict[int, Mean]()
+        self.verify = {False: Line(), True: Line()}
+
+    def note(self, rows: int, guesses: int, branching: bool, seconds: float) -> None:
+        if guesses:
+            self._line(branching).note(rows + guesses, seconds)
+        else:
+            self.plain.setdefault(rows, Mean()).note(seconds)
+
+    def seconds(self, rows: int, guesses: int, branching: bool = False) -> float:
+        """A plain call for no guesses. One must have been noted."""
+        if guesses > 0:
+            return self._line(branching).at(rows + guesses)
+        nearest = min(self.plain, key=lambda known: abs(known - rows))
+        return self.plain[nearest].value()
+
+    def _line(self, branching: bool) -> Line:
+        """A tree is expected to cost what a chain does, until it was measured."""
+        rows, plain = next(iter(self.plain.items()))
+        chain, sizes = self.verify[False], [rows + more for more in (1, 16)]
+        slope = self.first_slope * plain.value()
+        chain.guesses = tuple((size, plain.value() + slope * (size - rows)) for size in sizes)
+        if not branching:
+            return chain
+        tree = self.verify[True]
+        tree.guesses = tuple((size, chain.at(size)) for size in sizes)
+        return tree
+
+
+DEEPEST, LAST_RANK, PRIOR_WEIGHT = 4, 3, 2.0
+FIRST_CHANCE, NEXT_RANK = 0.6, 0.3
+"""What is expected of a first guess before anything is known, and of a guess by what the one before it was worth."""
+KINDS = (0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
+
+
+class Chances:
+    """How likely a guess is to be right when the one above it was: by how far the drafter trusts it, its depth, and its
+    rank among its siblings. What is not known yet is expected to be as what is less trusted, or nearer, or before it.
+    """
+
+    def __init__(self) -> None:
+        self.seen: dict[Key, Mean] = {}
+        self.last: dict[Key, int] = {}
+        self.clock = 0
+
+    def tick(self) -> None:
+        """Another round: what was seen grows older, so that guesses which did not pay are tried again now and then."""
+        self.clock += 1
+
+    def note(self, trust: int, depth: int, rank: int, right: bool) -> None:
+        key = _key(trust, depth, rank)
+        self.seen.setdefault(key, Mean()).note(float(right), self._counts(key))
+        self.last[key] = self.clock
+
+    def of(self, trust: int, depth: int, rank: int) -> float:
+        return self._of(*_key(trust, depth, rank))
+
+    def reach(self, draft: Draft) -> list[float]:
+        """For every node of a draft, the product of the chances on its path."""
+        reach, depth, children = list[float](), list[int](), dict[int, int]()
+        for parent in draft.parents:
+            rank = children.get(parent, 0)
+            children[parent] = rank + 1
+            depth.append(1 if parent < 0 else depth[parent] + 1)
+            above = 1.0 if parent < 0 else reach[parent]
+            reach.append(above * self.of(draft.trust, depth[-1], rank))
+        return reach
+
+    def _of(self, kind: int, depth: int, rank: int) -> float:
+        if rank > 0:
+            prior = NEXT_RANK * self._of(kind, depth, rank - 1)
+        elif depth > 1:
+            prior = self._of(kind, depth - 1, rank)
+        else:
+            prior = self._of(kind - 1, depth, rank) if kind > 0 else FIRST_CHANCE
+        key = (kind, depth, rank)
+        mean = self.seen.get(key)
+        return prior if mean is None else mean.value(prior, PRIOR_WEIGHT, self._counts(key))
+
+    def _counts(self, key: Key) -> float:
+        """What the chance of a kind of guess still counts for by now."""
+        return FORGET ** (1 + self.clock - self.last.get(key, self.clock))
+
+
+Key = tuple[int, int, int]
+
+
+def _key(trust: int, depth: int, rank: int) -> Key:
+    kind = sum(trust >= least for least in KINDS) - 1
+    return kind, min(depth, DEEPEST), min(rank, LAST_RANK)

@@ -1,0 +1,143 @@
+"""Goodput: as much is drafted as makes the tokens come fastest, by what this very run has measured; maybe nothing.
+
+Paper: "Optimizing Speculative Decoding for Serving Large Language Models Using Goodput" (2024, 2406.14066), section 4.
+
+    reach(node) = product of the chances of the guesses on its path                    (1)
+    goodput(S)  = (rows + sum over S of reach) / seconds(|S| + rows),  S = {} being plain decoding    (2)
+    verify the S that maximises (2): the nodes of largest reach                        (3)
+    budget      = argmax_{n <= LONGEST} (1 + sum_{i <= n} reach_i) / (draft seconds(n) + seconds(n + 1))           (4)
+
+The chances are counted by how far the drafter trusts its guess, by depth and by rank; the seconds of a call are a line
+in the number of tokens, fitted as they come, and one number for a plain call. When drafting has cost more time than it
+saved, the drafter rests, twice as long each time, so that one that does not pay costs little.
+
+Deviates: the paper chooses one length for all requests from an offline profile. Here the profile is measured on the way
+and the choice is made node by node, after drafting where drafts are cheap (3) and before it where they are dear (4).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+from runnel.draft import Draft
+from runnel.policies import LengthPolicy, Round
+from runnel.policies._measured import Chances, Costs, Line, Mean
+
+PAPERS = {"Optimizing Speculative Decoding for Serving Large Language Models Using Goodput": "2406.14066"}
+CHEAP = 0.05
+"""Drafting that takes less than this part of a plain call is not worth a decision."""
+LONGEST = 16
+LONGEST_REST, CHEAP_REST = 256, 4
+"""Rounds that a drafter rests at most, when it is dear and when it is cheap."""
+PLAIN_ROUNDS = frozenset(4**power for power in range(12))
+"""Rounds that draft nothing, so that what a plain call costs is known: the first, the fourth, the sixteenth, ..."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """first_slope >= 0: what one more token is expected to cost, in plain calls, before it was measured."""
+
+    first_slope: float = 0.05
+
+    def __post_init__(self) -> None:
+        if not self.first_slope >= 0:
+            raise ValueError(f"first_slope must be at least 0; got {self.first_slope}")
+
+
+class Goodput(LengthPolicy):
+    config: Config
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self.chances, self.trusts = Chances(), dict[int, int]()
+        self.costs = Costs(config.first_slope)
+        self.drafting, self.draft_seconds = Line(), Mean()  # of a round, by the guesses of a row, and by and large
+        self.gained, self.spent = Mean(), Mean()
+        self.rounds, self.asked, self.resting, self.rest = 0, False, 0, 1
+
+    def budgets(self, rows: Sequence[int], room: Sequence[int]) -> list[int]:
+        self.rounds += 1
+        self.asked = self.resting == 0 and self.rounds not in PLAIN_ROUNDS
+        self.resting = max(0, self.resting - 1)
+        if not self.asked:
+            return [0] * len(room)
+        if self._cheap(len(rows)):
+            return list(room)
+        trusts = [self.trusts.get(row, 0) for row in rows]
+        return [self._best_length(len(rows), trust, tokens) for trust, tokens in zip(trusts, room, strict=True)]
+
+    def trimmed(self, rows: Sequence[int], drafts: Sequence[Draft]) -> list[Draft]:
+        self.trusts = {row: draft.trust for row, draft in zip(rows, drafts, strict=True)}
+        if not any(draft.tokens for draft in drafts):
+            return list(drafts)
+        reach = [self.chances.reach(draft) for draft in drafts]
+        everything = [(at, node) for at, own in enumerate(reach) for node in range(len(own))]
+        firsts = [(at, node) for at, draft in enumerate(drafts) for node in draft.first_path()]
+        best, chosen = len(rows) / self.costs.seconds(len(rows), 0), set[tuple[int, int]]()
+        for branching, nodes in ((False, firsts), (True, everything if len(everything) > len(firsts) else [])):
+            expected, ordered = float(len(rows)), sorted(nodes, key=lambda place: -reach[place[0]][place[1]])
+            for count, (at, node) in enumerate(ordered, start=1):
+                expected += reach[at][node]
+                goodput = expected / self.costs.seconds(len(rows), count, branching)
+                if goodput > best:
+                    best, chosen = goodput, set(ordered[:count])  # eq. (3)
+        return [
+            draft.part([n for n in range(len(draft.tokens)) if (at, n) in chosen]) for at, draft in enumerate(drafts)
+        ]
+
+    def observe(self, round: Round) -> None:
+        count, guesses = len(round.rows), len(round.forest.tokens) - len(round.rows)
+        branching = any(len(children) > 1 for children in round.forest.children.values())
+        self.costs.note(count, guesses, branching, round.verify_seconds)
+        written = count
+        self.chances.tick()
+        for row, walk in zip(round.rows, round.walks, strict=True):
+            written += len(walk.path) - 1
+            self._count(self.trusts.get(row, 0), round, walk.path, done=walk.row.done)
+        if self.asked:
+            self.drafting.note(guesses / count, round.draft_seconds)
+            self.draft_seconds.note(round.draft_seconds)
+            self._settle(count, written, round.draft_seconds + round.verify_seconds)
+
+    def _count(self, trust: int, round: Round, path: Sequence[int], done: bool) -> None:
+        """What became of the guesses below the accepted nodes; where a row ended, nothing is known of the last ones."""
+        for depth, node in enumerate(path, start=1):
+            below = None if depth == len(path) else path[depth]
+            if below is None and done:
+                return
+            for rank, child in enumerate(round.forest.children.get(node, ())):
+                self.chances.note(trust, depth, rank, child == below)
+
+    def _settle(self, count: int, written: int, seconds: float) -> None:
+        """Let the drafter rest when its rounds write slower than plain ones."""
+        self.gained.note(written / count)
+        self.spent.note(seconds)
+        if self.gained.weight < 4:
+            return
+        if self.spent.total <= self.gained.total * self.costs.seconds(count, 0):
+            self.rest = 1
+        else:
+            self.resting = self.rest
+            self.rest = min(2 * self.rest, CHEAP_REST if self._cheap(count) else LONGEST_REST)
+
+    def _cheap(self, rows: int) -> bool:
+        """Drafting costs so little that it is not worth a decision."""
+        return self.draft_seconds.value(0.0, 1.0) <= CHEAP * self.costs.seconds(rows, 0)
+
+    def _best_length(self, rows: int, trust: int, room: int) -> int:
+        """Eq. (4), at least one where there is room: that drafting pays at all is up to `_settle`."""
+        reach, expected, rates = 1.0, 1.0, list[float]()
+        for length in range(1, min(room, LONGEST) + 1):
+            reach *= self.chances.of(trust, length, 0)
+            expected += reach
+            rates.append(expected / (self.drafting.at(length) + self.costs.seconds(rows, length * rows)))
+        return 1 + rates.index(max(rates)) if rates else 0
+
+
+def reference(rows: int, reach: Sequence[float], seconds: Callable[[int], float]) -> list[int]:
+    """Eq. (2) and (3) by trying every set of nodes: those that make the tokens come fastest."""
+    places = range(len(reach))
+    sets = [list(chosen) for size in range(len(reach) + 1) for chosen in combinations(places, size)]
+    return max(sets, key=lambda chosen: (rows + sum(reach[node] for node in chosen)) / seconds(len(chosen)))

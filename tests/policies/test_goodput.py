@@ -1,0 +1,108 @@
+import random
+
+import pytest
+import torch
+
+from runnel.draft import Draft
+from runnel.drafters import suffix
+from runnel.generation import generate
+from runnel.policies import Round, goodput
+from runnel.rows import Forest, Row, Said, Walk
+from tests.decoding.support import RAGGED, Branching, sharp
+
+PLAIN, PER_GUESS = 1.0, 0.1
+
+
+class Likely:
+    """A world where calls cost what they should and guesses are right with a given chance; no clock is read."""
+
+    def __init__(self, policy, chance, draft_seconds=0.0, length=6, trust=0):
+        self.policy, self.chance, self.draft_seconds = policy, chance, draft_seconds
+        self.length, self.trust, self.rng = length, trust, random.Random(0)
+        self.seconds = self.tokens = 0.0
+        self.drafted = []
+
+    def round(self):
+        budget = self.policy.budgets([0], [100])[0]
+        count = min(budget, self.length)
+        drafted = self.draft_seconds * count
+        draft = self.policy.trimmed([0], [Draft.chain([1] * count, trust=self.trust)])[0]
+        row = Row(0, 0, [0], 0, 10**9, frozenset(), None)
+        forest = Forest([row], [draft])
+        walk = Walk(row, 0, forest, Said(torch.zeros(0, 2), torch.zeros(0, 1)))
+        for node in range(1, len(forest.tokens)):
+            if self.rng.random() >= self.chance:
+                break
+            walk.path.append(node)
+        guesses = len(draft.tokens)
+        verify = PLAIN + (0.1 + PER_GUESS * guesses if guesses else 0.0)
+        self.policy.observe(Round([0], forest, [walk], drafted, verify))
+        self.seconds += drafted + verify
+        self.tokens += len(walk.path)
+        self.drafted.append(guesses)
+
+    def speed(self, rounds=600):
+        for _ in range(rounds):
+            self.round()
+        return self.tokens / self.seconds
+
+
+def policy():
+    return goodput.Goodput(goodput.Config())
+
+
+def test_right_guesses_are_all_verified_and_wrong_ones_hardly_ever():
+    sure = Likely(policy(), 1.0)
+    assert sure.speed() > 0.95 * 7 / (PLAIN + 0.1 + 6 * PER_GUESS)
+    assert set(sure.drafted[-100:]) <= {0, 6}
+    lost = Likely(policy(), 0.0)
+    assert lost.speed() > 0.97
+    assert sum(lost.drafted[-200:]) < 40
+
+
+@pytest.mark.parametrize("chance", [0.1, 0.3, 0.5, 0.7, 0.9])
+def test_never_slower_than_plain_and_near_the_best_fixed_length(chance):
+    found = Likely(policy(), chance).speed(2000)
+    best = max(
+        (1 + sum(chance**i for i in range(1, n + 1))) / (PLAIN + (0.1 + PER_GUESS * n if n else 0)) for n in range(7)
+    )
+    assert found > 0.97 * PLAIN
+    assert found > 0.93 * best
+
+
+def test_a_dear_drafter_rests_when_it_does_not_pay():
+    dear = Likely(policy(), 0.3, draft_seconds=1.0)
+    assert dear.speed(3000) > 0.97
+    pays = Likely(policy(), 0.95, draft_seconds=0.05)
+    assert pays.speed(600) > 2.0
+
+
+def test_trust_is_told_apart():
+    chosen, rng = policy(), random.Random(1)
+    worlds = {trust: Likely(chosen, chance, trust=trust) for trust, chance in ((2, 0.05), (20, 0.95))}
+    for _ in range(800):
+        worlds[rng.choice([2, 20])].round()
+    assert sum(worlds[20].drafted[-100:]) > 8 * sum(worlds[2].drafted[-100:])
+
+
+def test_what_is_verified_is_the_best_of_all_sets():
+    chosen = policy()
+    for _ in range(5):
+        Likely(chosen, 0.5).round()
+    draft = Draft([1, 2, 3, 4], [-1, 0, 1, 2])
+    kept = chosen.trimmed([0], [draft])[0]
+    expected = goodput.reference(1, chosen.chances.reach(draft), lambda guesses: chosen.costs.seconds(1, guesses))
+    assert kept.tokens == [draft.tokens[node] for node in expected]
+
+
+def test_the_text_is_that_of_plain_decoding():
+    plain = generate(sharp(), RAGGED, 40, seed=2)
+    for drafter in (suffix.Config(min_match=1), Branching(None), "auto"):
+        found = generate(sharp(), RAGGED, 40, seed=2, drafter=drafter, length="goodput")
+        assert found.tokens == plain.tokens
+        assert found.stats["drafted"] > 0
+
+
+def test_bad_settings_are_refused():
+    with pytest.raises(ValueError, match="first_slope must be at least 0; got -1"):
+        goodput.Config(first_slope=-1)
