@@ -48,22 +48,30 @@ class Config:
 
 
 class Place:
-    """A place of the tree: its likeliest followers, how likely and how often visited each is, and the nodes made."""
+    """A place of the tree: the likeliest tokens there, how often each was visited, and the nodes made of them."""
 
-    __slots__ = ("chances", "nodes", "tokens", "visits")
+    __slots__ = ("followers", "nodes", "visited", "visits")
 
-    def __init__(self, followers: Followers | None, width: int) -> None:
-        self.tokens = [] if followers is None else followers.tokens[:width]
-        self.chances = [] if followers is None else [followers.counts[t] / followers.total for t in self.tokens]
-        self.visits = [0] * len(self.tokens)
-        self.nodes = [-1] * len(self.tokens)
+    def __init__(self, followers: Followers, width: int) -> None:
+        count = min(width, len(followers.tokens))
+        self.followers, self.visited = followers, 0
+        self.visits, self.nodes = [0] * count, [-1] * count
 
     def visit(self, explore: float) -> int:
-        """The index of the follower of eq. (2), whose visit is counted; the likelier of equals."""
-        spread = explore * sum(self.visits) ** 0.5
-        scores = [p * (1 + spread / (1 + n)) for p, n in zip(self.chances, self.visits, strict=True)]
-        best = scores.index(max(scores))
+        """The index of the follower of eq. (2), whose visit is counted; the likelier of equals. Counts compare as
+        probabilities do.
+        """
+        tokens, counts = self.followers.tokens, self.followers.counts
+        spread = explore * math.sqrt(self.visited)
+        best, most = 0, -1.0
+        for at, visits in enumerate(self.visits):
+            score = counts[tokens[at]] * (1 + spread / (1 + visits))
+            if score > most:
+                best, most = at, score
+            if visits == 0:  # the others are less likely and not visited either
+                break
         self.visits[best] += 1
+        self.visited += 1
         return best
 
 
@@ -97,13 +105,13 @@ class Adaptive(Drafter):
             place = places.get(node)
             if place is None:
                 place = places[node] = Place(memory.after(context), self.config.width)
-            if not place.tokens:
+            if not place.nodes:
                 return
             best = place.visit(self.config.explore)
-            context = (*context[-1:], place.tokens[best])
+            context = (context[-1], place.followers.tokens[best])
             if place.nodes[best] < 0:
                 place.nodes[best] = len(tokens)
-                tokens.append(place.tokens[best])
+                tokens.append(context[-1])
                 parents.append(node)
                 return
             node = place.nodes[best]
@@ -116,7 +124,7 @@ def reference(text: Sequence[int], config: Config, budget: int) -> list[Context]
     visits: Counter[Context] = Counter()
     tree: list[Context] = []
 
-    def likeliest(path: Context) -> dict[int, float]:
+    def likeliest(path: Context) -> dict[int, int]:
         ending = [*text, *path]
         for size in (2, 1):
             places = [at for at in range(size, len(text)) if [*text[at - size : at]] == ending[len(ending) - size :]]
@@ -124,14 +132,14 @@ def reference(text: Sequence[int], config: Config, budget: int) -> list[Context]
                 counts = Counter(text[at] for at in places)
                 last = {text[at]: at for at in places}  # where its count was reached
                 order = sorted(counts, key=lambda token: (-counts[token], last[token]))
-                return {token: counts[token] / len(places) for token in order[: config.width]}
+                return {token: counts[token] for token in order[: config.width]}
         return {}
 
     for _ in range(config.nodes):
         path: Context = ()
-        while len(path) < budget and (law := likeliest(path)) and (not path or path in tree):
-            spread = config.explore * math.sqrt(sum(visits[*path, token] for token in law))
-            best = max(law, key=lambda token: law[token] * (1 + spread / (1 + visits[*path, token])))
+        while len(path) < budget and (counted := likeliest(path)) and (not path or path in tree):
+            spread = config.explore * math.sqrt(sum(visits[*path, token] for token in counted))
+            best = max(counted, key=lambda token: counted[token] * (1 + spread / (1 + visits[*path, token])))
             path = (*path, best)
             visits[path] += 1
             if path not in tree:

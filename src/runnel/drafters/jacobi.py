@@ -90,8 +90,9 @@ class Jacobi(Drafter):
             if seen.parents[child] == node:
                 ahead.append(child)
                 node = child
-        memory.laws = [seen.logits[child] for child in ahead]
-        memory.even = torch.zeros_like(seen.logits[0])
+        memory.laws = list(seen.logits[ahead])
+        if memory.even is None:
+            memory.even = torch.zeros_like(seen.logits[0])
 
     def _unguessed(self, memory: Memory) -> Tensor | None:
         return memory.even if self.config.neighbour == 0 else None

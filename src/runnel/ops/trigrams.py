@@ -40,9 +40,9 @@ class Trigrams:
         self.newest: Context = ()
         self.counts: dict[Context, Followers] = {}
 
-    def after(self, context: Context) -> Followers | None:
+    def after(self, context: Context) -> Followers:
         """What followed the last two tokens of a context, or, where nothing has, the last."""
-        return self.counts.get(context[-2:]) or self.counts.get(context[-1:])
+        return self.counts.get(context[-2:]) or self.counts.get(context[-1:]) or Followers()
 
     def count(self, token: int) -> None:
         """Note what followed the newest tokens."""
