@@ -88,7 +88,7 @@ def _cut(i: int, weights: Sequence[float], rests: Sequence[Tensor]) -> float:
     if i == len(weights) - 1:
         return weights[i]
     excess = float(rests[i].sum())
-    return excess / (excess + 1 - weights[i]) if excess > 0 else 0.0
+    return excess / (excess + (1 - weights[i])) if excess > 0 else 0.0
 
 
 def reference(laws: Sequence[float], taken: Sequence[float], count: int) -> dict[tuple[int, ...], float]:
