@@ -123,22 +123,40 @@ class Search(ABC):
         return
 
 
-class WideSearch(Search):
-    """A search whose Config has a `width`, how many texts it keeps, and `processors`."""
+class ProcessedSearch(Search):
+    """A search whose Config has `processors`. width: how many texts it can find."""
+
+    width = 1
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
         self.processors = without_memory(resolve(config.processors))
 
     def check(self, vocab_size: int, stops: frozenset[int], limit: int, n: int) -> None:
-        name, width = catalog.page_name(self), self.config.width
-        if limit and n > width:
-            raise ValueError(f"n must be at most the width {width} of {name}; got {n}")
-        if limit and width > vocab_size**limit:
-            texts = f"{vocab_size**limit} texts of {limit} of the {vocab_size} tokens"
-            raise ValueError(f"width of {name} must be at most the {texts} that there are; got {width}")
+        if limit and n > self.width:
+            raise ValueError(f"n must be at most the width {self.width} of {catalog.page_name(self)}; got {n}")
         for processor in self.processors:
             processor.check(vocab_size, stops, limit)
+
+    def laws(self, logits: Tensor, texts: Sequence[Text]) -> Tensor:
+        """Log-probabilities (n, V) of what may follow texts; -inf for what cannot be written."""
+        return processed(logits, texts, self.processors)
+
+
+class WideSearch(ProcessedSearch):
+    """A search whose Config has a `width` too: how many texts it keeps."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.width = config.width
+
+    def check(self, vocab_size: int, stops: frozenset[int], limit: int, n: int) -> None:
+        super().check(vocab_size, stops, limit, n)
+        if limit and self.width > vocab_size**limit:
+            texts = f"{vocab_size**limit} texts of {limit} of the {vocab_size} tokens"
+            raise ValueError(
+                f"width of {catalog.page_name(self)} must be at most the {texts} that there are; got {self.width}"
+            )
 
 
 def search_all(model: Model, state: State, tasks: Sequence[Task], search: Search) -> tuple[list[list[Hypothesis]], int]:

@@ -64,7 +64,7 @@ def test_processors_hold():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"n": 2, "decoder": "contrastive"}, "contrastive finds one text: n must be 1; got 2"),
+        ({"n": 2, "decoder": "contrastive"}, "n must be at most the width 1 of contrastive; got 2"),
         ({"decoder": contrastive.Config(candidates=6)}, "must be at most the 5 tokens that there are; got 6"),
         ({"decoder": "contrastive", "drafter": "suffix"}, "no law that a drafter could guess"),
     ],

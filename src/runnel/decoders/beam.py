@@ -21,7 +21,7 @@ from typing import Any
 from torch import Tensor
 
 from runnel.processors import Processor
-from runnel.search import Beams, Branches, Grow, Task, WideSearch, processed
+from runnel.search import Beams, Branches, Grow, Task, WideSearch
 
 PAPERS = {
     "Google's Neural Machine Translation System: Bridging the Gap between Human and Machine Translation": "1609.08144"
@@ -51,7 +51,7 @@ class Beam(WideSearch):
         beams, grow = Beams(task, self.config.width, self.config.length_penalty), Grow([0], [task.newest])
         while beams.open:
             grown = yield grow
-            laws = processed(grown.logits, beams.texts, self.processors)
+            laws = self.laws(grown.logits, beams.texts)
             parents = beams.step(laws, grown.logits, grown.places)  # eq. (1)
             grow = Grow(parents, [beginning.tokens[-1] for beginning in beams.open])
         return beams.best(task.n)  # by eq. (2)

@@ -29,8 +29,8 @@ from jaxtyping import Float64
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from runnel.processors import Processor, resolve
-from runnel.search import Beginning, Branches, Grow, Search, Task, best_first, processed, without_memory
+from runnel.processors import Processor
+from runnel.search import Beginning, Branches, Grow, ProcessedSearch, Task, best_first
 
 PAPERS = {"Contrastive Search Is What You Need For Neural Text Generation": "2210.14140"}
 LOSSLESS = False
@@ -51,13 +51,9 @@ class Config:
             raise ValueError(f"alpha of contrastive must lie in [0, 1]; got {self.alpha}")
 
 
-class Contrastive(Search):
+class Contrastive(ProcessedSearch):
     config: Config
     reads_hidden = True
-
-    def __init__(self, config: Config) -> None:
-        super().__init__(config)
-        self.processors = without_memory(resolve(config.processors))
 
     def search(self, task: Task) -> Branches:
         assert task.hidden is not None
@@ -65,7 +61,7 @@ class Contrastive(Search):
         grown, chosen = (yield Grow([0], [task.newest])), 0
         while True:
             seen = torch.cat([seen, _directions(grown.hidden[chosen][None])])
-            law = processed(grown.logits[chosen][None], [task.text(text.tokens)], self.processors)
+            law = self.laws(grown.logits[chosen][None], [task.text(text.tokens)])
             tokens = [token for _, token in islice(best_first(law), self.config.candidates)]
             plain, place = grown.logits[chosen].log_softmax(-1), grown.places[chosen]
             grown = yield Grow([chosen] * len(tokens), tokens)
@@ -79,15 +75,12 @@ class Contrastive(Search):
                 return [text.hypothesis(total, place, ended)]
 
     def check(self, vocab_size: int, stops: frozenset[int], limit: int, n: int) -> None:
-        if n > 1:
-            raise ValueError(f"contrastive finds one text: n must be 1; got {n}")
+        super().check(vocab_size, stops, limit, n)
         if self.config.candidates > vocab_size:
             raise ValueError(
                 f"candidates of contrastive must be at most the {vocab_size} tokens that there are; "
                 f"got {self.config.candidates}"
             )
-        for processor in self.processors:
-            processor.check(vocab_size, stops, limit)
 
 
 def _directions(hidden: Tensor) -> Float64[Tensor, "T D"]:

@@ -31,7 +31,7 @@ from torch import Tensor
 
 from runnel.ops.likeness import Cumulative, Hamming, Likeness, Ngram
 from runnel.processors import Processor
-from runnel.search import Beams, Branches, Grow, Grown, Hypothesis, Task, WideSearch, processed
+from runnel.search import Beams, Branches, Grow, Grown, Hypothesis, Task, WideSearch
 
 PAPERS = {"Diverse Beam Search: Decoding Diverse Solutions from Neural Sequence Models": "1610.02424"}
 LOSSLESS = False
@@ -96,7 +96,7 @@ class DiverseBeam(WideSearch):
     def _step(self, group: Beams, branches: Sequence[int], earlier: Texts, grown: Grown) -> list[int]:
         """Grow a group by eq. (1). Returns the branch that each of its open beginnings follows."""
         logits = grown.logits[list(branches)]
-        laws = processed(logits, group.texts, self.processors)
+        laws = self.laws(logits, group.texts)
         alike = self.term.of_all([held.tokens for held in group.open], earlier, laws.shape[-1])
         laws = laws - self.config.diversity * alike
         return [branches[at] for at in group.step(laws, logits, [grown.places[branch] for branch in branches])]

@@ -35,7 +35,7 @@ from torch import Tensor
 
 from runnel.ops.sampling import gumbel
 from runnel.processors import Processor
-from runnel.search import Beginning, Branches, Grow, Hypothesis, Task, WideSearch, best_first, processed
+from runnel.search import Beginning, Branches, Grow, Hypothesis, Task, WideSearch, best_first
 
 PAPERS = {
     "Stochastic Beams and Where to Find Them: The Gumbel-Top-k Trick for Sampling Sequences Without Replacement": (
@@ -71,7 +71,7 @@ class StochasticBeam(WideSearch):
         while beams:
             grown = yield grow
             plain = grown.logits.log_softmax(-1)
-            laws = processed(grown.logits, [task.text(beam.tokens) for beam in beams], self.processors)
+            laws = self.laws(grown.logits, [task.text(beam.tokens) for beam in beams])
             laws = (laws / self.config.temperature).log_softmax(-1)
             totals = torch.tensor([beam.total for beam in beams], dtype=torch.float64)[:, None] + laws
             noise = torch.stack([children_noise(task, beam.tokens, laws.shape[-1]) for beam in beams])
