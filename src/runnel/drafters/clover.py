@@ -46,7 +46,7 @@ class Clover(Heads):
     config: Config
 
     def make(self, d_model: int) -> None:
-        self.reader = None if self.config.augment is None else Stack(self.config.augment, d_model)
+        self.reader = None if self.config.augment is None else Stack.build(self.config.augment, d_model)
         self.norm = RMSNorm(d_model)
         self.query, self.key, self.value, self.out = [linear(d_model, d_model) for _ in range(4)]
         self.body = nn.ModuleList(nn.Linear(2 * d_model, d_model) for _ in range(self.config.heads))

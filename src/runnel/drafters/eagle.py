@@ -71,7 +71,7 @@ class Eagle(Pairs):
 
     def make(self, d_model: int) -> None:
         self.fuse = linear(2 * d_model, d_model)
-        self.layer = Stack(self.config.layer, d_model)
+        self.layer = Stack.build(self.config.layer, d_model)
         if self.config.sampled:
             self.norm = RMSNorm(d_model)
             self.gate, self.up = linear(d_model, 2 * d_model), linear(d_model, 2 * d_model)
@@ -120,8 +120,8 @@ class Eagle(Pairs):
             place, features, tokens = self._before(memory, node)
             pieces.append(self.fused(features, torch.tensor(tokens, device=features.device)))
             places.append(place)
-        y, state = self.layer.read(pieces, places)
-        guessed, features = self.parted(y)
+        outputs, state = self.layer.read(pieces, places)
+        guessed, features = self.parted(torch.stack([y[-1] for y in outputs]))
         for at, (memory, node) in enumerate(nodes):
             memory.reached[node] = ((state, at), features[at])
             memory.read = (state, at) if node == ROOT else memory.read

@@ -52,7 +52,7 @@ class Hydra(Heads):
 
     def make(self, d_model: int) -> None:
         heads, layers = self.config.heads, self.config.layers
-        self.reader = None if self.config.prefix is None else Stack(self.config.prefix, d_model)
+        self.reader = None if self.config.prefix is None else Stack.build(self.config.prefix, d_model)
         widths = [[(i + 2) * d_model] + [d_model] * (layers - 1) for i in range(heads)]
         self.body = nn.ModuleList(nn.ModuleList(nn.Linear(width, d_model) for width in own) for own in widths)
         for parameter in self.body.parameters():

@@ -50,8 +50,9 @@ class TrainedConfig:
 
     def options(self) -> dict[str, Any]:
         """What a folder holds of it: JSON-able."""
-        known = {option.name: getattr(self, option.name) for option in dataclasses.fields(self)}
-        return {name: value for name, value in known.items() if name not in NOT_SAVED}
+        names = [option.name for option in dataclasses.fields(self) if option.name not in NOT_SAVED]
+        options: dict[str, Any] = json.loads(json.dumps({name: getattr(self, name) for name in names}))  # as read back
+        return options
 
     def to_dict(self) -> dict[str, Any]:
         """Everything that decides a drafter but its weights."""

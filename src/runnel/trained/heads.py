@@ -111,7 +111,7 @@ class Heads(TrainedDrafter):
             places = [memory.read for memory in memories if memory.read is not None]
             vectors, state = self.reader.read([torch.cat(memory.unread) for memory in memories], places)
             for row, memory in enumerate(memories):
-                memory.hidden, memory.read = vectors[row], (state, row)
+                memory.hidden, memory.read = vectors[row][-1], (state, row)
         for memory in memories:
             memory.unread = []
 
