@@ -24,6 +24,7 @@ from runnel.drafters import (
     jacobi,
     lookahead,
     medusa,
+    nested,
     prompt_lookup,
     suffix,
     token_recycling,
@@ -46,6 +47,11 @@ def sharp(pattern="mingru, attention", vocab_size=VOCAB, seed=0, scale=25.0):
     return model
 
 
+def exits_of(target):
+    """All depths of a target."""
+    return tuple(range(1, len(target.layers) + 1))
+
+
 CASES = {
     "adaptive": lambda target: adaptive.Config(nodes=7, explore=2.0),
     "aggressive": lambda target: aggressive.Config(max_draft=5),
@@ -57,6 +63,7 @@ CASES = {
     "jacobi": lambda target: jacobi.Config(window=4),
     "lookahead": lambda target: lookahead.Config(window=2, ngram=3, guesses=2),
     "medusa": lambda target: medusa.Config(target, heads=2),
+    "nested": lambda target: nested.Config(target, exits=exits_of(target), max_draft=3),
     "prompt_lookup": lambda target: prompt_lookup.Config(min_ngram=1, max_draft=4),
     "suffix": lambda target: suffix.Config(min_match=1, max_draft=5),
     "token_recycling": lambda target: token_recycling.Config(top_k=3, nodes=9),
