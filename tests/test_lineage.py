@@ -89,3 +89,24 @@ def test_taps_count_back_through_parents_then_the_tail():
 def test_bad_lineages(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_prefix_counts_tokens_not_columns():
+    valid = torch.tensor([[False, True, True, True], [True, False, True, False]])
+    lineage = Lineage.padded(valid).with_prefix(torch.tensor([2, 1]))
+    assert lineage.prefix.tolist() == [[False, True, True, False], [True, False, False, False]]
+    assert lineage.at(torch.tensor([3, 0])).to("cpu").prefix is not None
+    assert Lineage.sequence(1, 3).with_prefix(torch.tensor([3])).is_plain
+
+
+@pytest.mark.parametrize("lengths", [[3, 0], [1], [-1, 0]])
+def test_impossible_prefixes(lengths):
+    lineage = Lineage.padded(torch.tensor([[True, True, False], [False, False, True]]))
+    with pytest.raises(ValueError, match="prefix lengths must be one per row"):
+        lineage.with_prefix(torch.tensor(lengths))
+
+
+def test_only_plain_and_padded_rows_have_a_prefix():
+    for lineage in (Lineage.tree(torch.tensor([[-1]])), Lineage.packed(torch.tensor([[0, 1]]))):
+        with pytest.raises(ValueError, match="a prefix needs a sequence or padded rows"):
+            lineage.with_prefix(torch.tensor([1]))

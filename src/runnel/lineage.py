@@ -37,6 +37,7 @@ class Lineage:
     reset: true where a chain starts afresh from the zero state.
     valid: false where a column is padding.
     parents: set only for a tree, a parent's column being left of its children's.
+    prefix: true at the columns of a prompt that mixers with a non-causal form may read as a whole.
     """
 
     start: Int[Tensor, "B"]
@@ -44,6 +45,7 @@ class Lineage:
     reset: Bool[Tensor, "B T"] | None = None
     valid: Bool[Tensor, "B T"] | None = None
     parents: Int[Tensor, "B T"] | None = None
+    prefix: Bool[Tensor, "B T"] | None = None
 
     # ---- constructors -------------------------------------------------------------------------------------------
 
@@ -85,10 +87,26 @@ class Lineage:
         """The same lineage for rows that have already seen `start` tokens."""
         return replace(self, start=start)
 
+    def with_prefix(self, lengths: Int[Tensor, "B"]) -> Lineage:
+        """The same chain, the first `lengths` tokens of each row being a prompt that is there as a whole.
+
+        Mixers with a prefix form let every token of the row read all of it; others take no notice.
+        """
+        if self.is_tree or self.reset is not None:
+            raise ValueError("a prefix needs a sequence or padded rows; got a tree or packed documents")
+        valid = self._valid()
+        held = valid.sum(1)
+        if lengths.shape != held.shape or bool(((lengths < 0) | (lengths > held)).any()):
+            raise ValueError(
+                f"prefix lengths must be one per row, at most its {held.tolist()} tokens; got {lengths.tolist()}"
+            )
+        return replace(self, prefix=valid & (valid.cumsum(1) <= lengths[:, None]))
+
     def to(self, device: torch.device | str) -> Lineage:
         """The same lineage on another device."""
-        reset, valid, parents = [None if x is None else x.to(device) for x in (self.reset, self.valid, self.parents)]
-        return replace(self, start=self.start.to(device), reset=reset, valid=valid, parents=parents)
+        masks = (self.reset, self.valid, self.parents, self.prefix)
+        reset, valid, parents, prefix = [None if x is None else x.to(device) for x in masks]
+        return replace(self, start=self.start.to(device), reset=reset, valid=valid, parents=parents, prefix=prefix)
 
     # ---- what primitives ask ------------------------------------------------------------------------------------
 

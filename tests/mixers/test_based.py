@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from runnel.mixers.based import taylor
+from runnel.ops.features import taylor
 
 from .support import close, mixer, normal
 

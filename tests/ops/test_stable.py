@@ -76,6 +76,16 @@ def test_tree():
             close(a, b)
 
 
+def test_a_tree_that_does_not_branch():
+    tokens, memory = inputs(9), reference(*inputs(4), empty())[1]
+    weights, pending = weigh(*tokens, memory, Lineage.tree(torch.arange(-1, 8).expand(2, -1)))
+    expected, last = weigh(*tokens, memory, Lineage.sequence(2, 9))
+    for a, b in zip(weights, expected, strict=True):
+        close(a, b)
+    for a, b in zip(pending.commit(torch.arange(9).expand(2, -1), Lineage.sequence(2, 9)), last, strict=True):
+        close(a, b)
+
+
 def test_padding_and_resets():
     log_weight, log_decay = inputs(9, scale=30.0)
     segments = torch.tensor([[-1, 0, -1, 0, 0, 1, -1, 1, 1], [2, 2, 3, 3, 3, 3, 4, -1, -1]])

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from runnel.lineage import Lineage
 from runnel.mixer import Mixer, head_width, linear
-from runnel.ops.features import pairs
+from runnel.ops.features import taylor
 from runnel.ops.outer import mean_scan
 
 PAPERS = {"Simple linear attention language models balance the recall-throughput tradeoff": "2402.18668"}
@@ -81,9 +81,3 @@ class Based(Mixer):
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         q, k = self.qk(x).unflatten(-1, (2, self.heads, self.feature_dim)).unbind(-3)
         return q, k, self.v(x).unflatten(-1, (self.heads, self.value_width))
-
-
-def taylor(x: Float[Tensor, "B T H K"]) -> Float[Tensor, "B T H F"]:
-    """phi: its inner products are 1 + s + s^2 / 2, s the scaled inner product of the arguments."""
-    width = x.shape[-1]
-    return torch.cat([torch.ones_like(x[..., :1]), x * width**-0.25, pairs(x) * (2 * width) ** -0.5], dim=-1)

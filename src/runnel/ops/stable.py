@@ -66,8 +66,11 @@ def weigh(
     tokens = (widen(log_weight), widen(log_decay))
     with torch.autocast(log_weight.device.type, enabled=False):
         if lineage.is_tree:
-            stacked = walk_tree(_step_of_tree, tokens, memory, lineage).movedim(2, 0)
-            return _safe(stacked), Pending(_advance, memory, tokens)
+            if lineage.chain is not None:
+                weights, _ = weigh(*tokens, memory, lineage.chain)
+            else:
+                weights = _safe(walk_tree(_step_of_tree, tokens, memory, lineage).movedim(2, 0))
+            return weights, Pending(_advance, memory, tokens)
         if lineage.is_plain and lineage.length == 1:
             stacked, memory = _step((tokens[0][:, 0], tokens[1][:, 0]), memory)
             return _safe(stacked[:, :, None]), memory
