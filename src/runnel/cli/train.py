@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from runnel import catalog
 from runnel.cli import _drafting, _screen, _training
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def command(
     channel: Annotated[str, _option(SHAPE, "Channel block of each layer, or none.")] = "swiglu",
     target: Annotated[Path | None, _option(DRAFTING, "The folder of a trained model, which stays as it is.")] = None,
     drafter: Annotated[str | None, _option(DRAFTING, 'What drafts for it, such as "hydra(heads=3)".')] = None,
-    objective: Annotated[str | None, _option(DRAFTING, "Its loss. (default: the drafter's own)")] = None,
+    objective: Annotated[str | None, _option(DRAFTING, "The loss. (default: next_token, or the drafter's own)")] = None,
     length: Annotated[int, _option(DATA, "Tokens in a row.")] = 256,
     batch: Annotated[int, _option(DATA, "Rows in a micro-batch.")] = 8,
     codec: Annotated[CodecName, _option(DATA, "How text becomes tokens.")] = CodecName.BYTES,
@@ -104,7 +105,7 @@ def command(
     config = TrainConfig(
         steps=steps,
         budget=_budget(steps, budget),
-        objective="next_token" if drafter is None else objective or drafter.partition("(")[0].strip(),
+        objective=objective or ("next_token" if drafter is None else drafter.partition("(")[0].strip()),
         optimizer=optimizer.value,
         lr=lr,
         weight_decay=weight_decay,
@@ -190,11 +191,16 @@ def _check_drafter(target: Path | None, drafter: str | None, objective: str | No
     if (target is None) != (drafter is None):
         given = "--target" if drafter is None else "--drafter"
         raise ValueError(f"a drafter is trained for a model: give --target and --drafter; got {given} alone")
-    if drafter is None and objective is not None:
-        raise ValueError("--objective belongs to a --drafter; a model learns the next token")
+    if drafter is None and objective is not None and _trains_drafters(objective):
+        raise ValueError(f"--objective belongs to a --drafter; {objective} does not train a model of its own")
     for option, given_too in others.items():
         if drafter is not None and given_too:
             raise ValueError(f"{option} belongs to a model of its own; a drafter takes what its target has")
+
+
+def _trains_drafters(objective: str) -> bool:
+    """Whether a loss is that of a trained drafter."""
+    return objective in catalog.names("drafters") and hasattr(catalog.page("drafters", objective), "TRAINED")
 
 
 def _budget(steps: int | None, budget: str | None) -> float | None:
