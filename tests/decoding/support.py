@@ -16,6 +16,7 @@ from runnel.drafters import (
     Drafter,
     adaptive,
     aggressive,
+    auto_correct,
     clover,
     corpus,
     draft_model,
@@ -55,6 +56,7 @@ def exits_of(target):
 CASES = {
     "adaptive": lambda target: adaptive.Config(nodes=7, explore=2.0),
     "aggressive": lambda target: aggressive.Config(max_draft=5),
+    "auto_correct": lambda target: auto_correct.Config(mask=target.config.vocab_size - 1, max_draft=2),
     "clover": lambda target: clover.Config(target, heads=2, augment="mingru"),
     "corpus": lambda target: corpus.Config([[1, 2, 3, 1, 2, 0], [0, 4, 2, 2]], bias=0, min_match=2, max_draft=4),
     "draft_model": lambda target: draft_model.Config(sharp("mingru", target.config.vocab_size, seed=1), max_draft=2),
