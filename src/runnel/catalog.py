@@ -24,6 +24,7 @@ KINDS = {
     "policies": "policy",
     "decoders": "decoder",
     "processors": "processor",
+    "guidance": "guidance",
     "codecs": "codec",
     "data": "source",
 }

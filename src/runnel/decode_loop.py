@@ -15,7 +15,7 @@ import torch
 
 from runnel.acceptance import Acceptance
 from runnel.drafters import Draft, Drafter
-from runnel.model import Model
+from runnel.model import TextModel
 from runnel.policies import LengthPolicy, Round
 from runnel.rows import Forest, FreshDraw, Row, RowDraw, Said, Walk
 from runnel.state import State
@@ -29,7 +29,7 @@ class Loop:
 
     def __init__(
         self,
-        model: Model,
+        model: TextModel,
         drafter: Drafter | None,
         acceptance: Acceptance,
         policy: LengthPolicy,

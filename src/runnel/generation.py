@@ -21,7 +21,8 @@ from runnel.codecs import Codec
 from runnel.decode_loop import Loop, OnTokens
 from runnel.decoders import Decoder
 from runnel.drafters import Drafter
-from runnel.model import Model
+from runnel.guidance import First, Guidance, Guided
+from runnel.model import Model, TextModel, TextReader
 from runnel.policies import LengthPolicy
 from runnel.prefill import CHUNK, prefill, prefill_hidden, prefill_scored
 from runnel.processors import Processor
@@ -99,8 +100,9 @@ def generate(
     prefill_chunk: int = CHUNK,
     *,
     acceptance: str | Acceptance | Any = "match",
-    length: str | LengthPolicy | Any = "fixed",
+    length: str | LengthPolicy | Any | None = None,
     processors: Sequence[str | Processor | Any] | Sequence[Sequence[str | Processor | Any]] = (),
+    guidance: Guidance | Any | None = None,
     n: int = 1,
     stop: str | bytes | Sequence[str | bytes] = (),
     codec: Codec | None = None,
@@ -113,9 +115,12 @@ def generate(
         `suffix.Config(max_draft=8)`, or an object of one's own.
     acceptance: a page of `acceptance/`, in the same ways: which drafts become text. With `match` the text does not
         depend on the drafter; with another lossless rule its law does not.
-    length: a page of `policies/`, in the same ways: how much is drafted in a round.
+    length: a page of `policies/`, in the same ways: how much is drafted in a round. By default what the drafter is
+        meant for.
     temperature, top_k, top_p, min_p: options of a decoder given by name.
     processors: an option of it too: names, Configs or objects of `processors/`, e.g. `["typical", dry.Config()]`.
+    guidance: the Config of a page of `guidance/`, e.g. `cfg.Config(scale=1.5)`: the text follows several streams, each
+        with a prompt of its own; logprobs are of their joint law, and the state holds all of them.
     max_new_tokens, temperature, top_k, top_p, min_p, processors: a list gives each prompt its own (for processors, a
         list of lists).
     n: samples for each prompt, which is read once; of a search, its n best texts, best first.
@@ -144,12 +149,15 @@ def generate(
     top = min(at_least("top_logprobs", top_logprobs, 0), vocab_size)
     search = search_of(decoders, drafter, top)
     seeds = seeds_of(seed, len(texts), samples if search is None else 1)
-    state = state_of(model, state, len(texts))
+    guided, reader = _guided(model, guidance)
+    state = state_of(guided, state, len(texts))
     earlier, lengths = earlier_of(read, state, vocab_size), state.lengths.tolist()
     whole = [[*before, *text] for before, text in zip(earlier, texts, strict=True)]
     positions = [length + len(text) for length, text in zip(lengths, texts, strict=True)]
     stop_text = None if codec is None else StopText(codec, strings)
     unread = [text[:-1] for text in texts]
+    if isinstance(guided, Guided):
+        state = guided.begun(state, texts, chunk)
 
     if search is not None:
         tasks = [
@@ -159,11 +167,11 @@ def generate(
         for task in tasks:
             search.check(vocab_size, stops, task.limit, samples)
         if search.reads_hidden:
-            hidden, state = prefill_hidden(model, unread, state, chunk)
+            hidden, state = prefill_hidden(reader, unread, state, chunk)
             tasks = [replace(task, hidden=own) for task, own in zip(tasks, hidden, strict=True)]
         else:
-            state = prefill(model, unread, state, chunk)
-        found, calls = search_all(model, state, tasks, search)
+            state = prefill(reader, unread, state, chunk)
+        found, calls = search_all(guided, state, tasks, search)
         return _searched(found, calls, time.perf_counter() - started, stop_text, on_tokens)
 
     for row_decoder, limit in zip(decoders, limits, strict=True):
@@ -183,16 +191,13 @@ def generate(
         for index, row_seed in enumerate(seeds)
         for prompt in [index // samples]
     ]
-    loop = Loop(
-        model,
-        drafter_of(drafter, vocab_size),
-        catalog.make("acceptance", Acceptance, acceptance),
-        catalog.make("policies", LengthPolicy, length),
-        on_tokens,
-    )
+    proposer = drafter_of(drafter, vocab_size)
+    length = length or ("fixed" if proposer is None else proposer.policy)
+    policy = catalog.make("policies", LengthPolicy, length)
+    loop = Loop(guided, proposer, catalog.make("acceptance", Acceptance, acceptance), policy, on_tokens)
     for row_decoder in decoders:
         loop.acceptance.check(row_decoder)
-    state = _begun(loop, rows, unread, state, samples, chunk)
+    state = _begun(loop, reader, rows, unread, state, samples, chunk)
     state = loop.until_done(rows, state)
     stats = Stats(
         target_calls=loop.target_calls,
@@ -213,15 +218,29 @@ def generate(
     )
 
 
+def _guided(model: Model, guidance: Guidance | Any | None) -> tuple[TextModel, TextReader]:
+    """What is decoded, and what reads the prompts."""
+    if guidance is None:
+        return model, model
+    guided = Guided(model, guidance)
+    return guided, First(guided)
+
+
 def _begun(
-    loop: Loop, rows: Sequence[Row], unread: Sequence[list[int]], state: State, samples: int, chunk: int
+    loop: Loop,
+    reader: TextReader,
+    rows: Sequence[Row],
+    unread: Sequence[list[int]],
+    state: State,
+    samples: int,
+    chunk: int,
 ) -> State:
     """The state of the rows that have read their prompts but the newest token; their drafter knows them too."""
     drafter, hidden = loop.drafter, list[torch.Tensor]()
     if drafter is not None and drafter.reads_hidden:
-        hidden, state = prefill_hidden(loop.model, unread, state, chunk)
+        hidden, state = prefill_hidden(reader, unread, state, chunk)
     else:
-        state = prefill(loop.model, unread, state, chunk)
+        state = prefill(reader, unread, state, chunk)
     if drafter is not None:
         for row in rows:
             row.memory = drafter.begin(row.prompt, loop.draw_for(row))

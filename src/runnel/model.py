@@ -9,7 +9,7 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from jaxtyping import Float
@@ -77,6 +77,30 @@ class Reading(NamedTuple):
     logits: Float[Tensor, "B T P"]
     hidden: Float[Tensor, "B T D"]
     state: State
+
+
+class TextReader(Protocol):
+    """What reading a prompt uses of a model."""
+
+    @property
+    def config(self) -> ModelConfig: ...
+    @property
+    def device(self) -> torch.device: ...
+    def features(
+        self, inputs: Elements, state: State | None = None, lineage: Lineage | None = None
+    ) -> tuple[Tensor, State]: ...
+
+
+class TextModel(TextReader, Protocol):
+    """What decoding uses of a model: `Model` has it, and so has what stands in for one (`runnel.guidance`)."""
+
+    def __call__(
+        self, inputs: Elements, state: State | None = None, lineage: Lineage | None = None
+    ) -> tuple[Tensor, State]: ...
+    def init_state(self, batch_size: int) -> State: ...
+    def read(self, inputs: Elements, state: State | None = None, lineage: Lineage | None = None) -> Reading: ...
+    def verify(self, state: State, tree: DraftTree) -> Verification: ...
+    def fingerprint(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -265,7 +289,7 @@ def build(
 
     pattern: see `runnel.patterns`, e.g. "mamba2" or "(mamba2*3, attention)*2". n_layers repeats the pattern.
     Give vocab_size for a model of tokens, or value_dim for a model of real vectors.
-    head: a page of `heads/` with its options, e.g. "self_terminating(eos=0)"; "categorical" or "gaussian" when left out.
+    head: a page of `heads/` with its options, e.g. "self_terminating(eos=0)"; else "categorical", or "gaussian".
     """
     if (vocab_size is None) == (value_dim is None):
         raise ValueError("give exactly one of vocab_size (tokens) and value_dim (values)")

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from runnel.lineage import Lineage
-from runnel.model import Model
+from runnel.model import TextModel, TextReader
 from runnel.state import State
 
 CHUNK = 512
 
 
-def prefill(model: Model, texts: Sequence[Sequence[int]], state: State, chunk: int = CHUNK) -> State:
+def prefill(model: TextReader, texts: Sequence[Sequence[int]], state: State, chunk: int = CHUNK) -> State:
     """The state after each row has read its text, which may be empty: one list of tokens per row of the state.
 
     chunk: most columns per call; memory grows with it, and the state does not depend on it but by rounding.
@@ -25,7 +25,7 @@ def prefill(model: Model, texts: Sequence[Sequence[int]], state: State, chunk: i
 
 
 def prefill_hidden(
-    model: Model, texts: Sequence[Sequence[int]], state: State, chunk: int = CHUNK
+    model: TextReader, texts: Sequence[Sequence[int]], state: State, chunk: int = CHUNK
 ) -> tuple[list[Tensor], State]:
     """As `prefill`, with the hidden vectors (len(text), D) that the head would have seen after each token."""
     hidden: list[list[Tensor]] = [[] for _ in texts]
@@ -38,7 +38,7 @@ def prefill_hidden(
 
 
 def prefill_scored(
-    model: Model, texts: Sequence[Sequence[int]], state: State, chunk: int = CHUNK, top: int = 0
+    model: TextModel, texts: Sequence[Sequence[int]], state: State, chunk: int = CHUNK, top: int = 0
 ) -> tuple[list[list[float]], list[list[dict[int, float]]], State]:
     """Read every text but its last token, and say what the model made of it.
 
@@ -66,7 +66,7 @@ def likeliest(law: Tensor, count: int) -> list[dict[int, float]]:
 
 
 def _chunks(
-    model: Model, texts: Sequence[Sequence[int]], state: State, chunk: int
+    model: TextReader, texts: Sequence[Sequence[int]], state: State, chunk: int
 ) -> Iterator[tuple[int, Tensor, Lineage | None]]:
     """(where it starts, tokens (B, T), lineage of ragged rows) of each chunk."""
     assert len(texts) == state.batch_size

@@ -11,7 +11,7 @@ from runnel import catalog
 from runnel.codecs import Codec
 from runnel.decoders import Decoder
 from runnel.drafters import Drafter
-from runnel.model import Model
+from runnel.model import Model, TextModel
 from runnel.search import Search
 from runnel.state import State
 from runnel.stopping import StopText
@@ -86,7 +86,7 @@ def stops_of(eos: int | Iterable[int] | None, vocab_size: int) -> frozenset[int]
     return stops
 
 
-def state_of(model: Model, state: State | None, count: int) -> State:
+def state_of(model: TextModel, state: State | None, count: int) -> State:
     if state is None:
         return model.init_state(batch_size=count)
     if state.batch_size != count:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from runnel import catalog
-from runnel.model import Model
+from runnel.model import TextModel
 from runnel.prefill import CHUNK, prefill_scored
 from runnel.processors import Exhausted, Processor, Text, Trail, resolve
 from runnel.state import Place, State, gathered
@@ -159,7 +159,9 @@ class WideSearch(ProcessedSearch):
             )
 
 
-def search_all(model: Model, state: State, tasks: Sequence[Task], search: Search) -> tuple[list[list[Hypothesis]], int]:
+def search_all(
+    model: TextModel, state: State, tasks: Sequence[Task], search: Search
+) -> tuple[list[list[Hypothesis]], int]:
     """Run a search for every row of a state that has read each prompt but its newest token.
 
     Returns what was found for each, and how many calls of the model it took.
@@ -190,7 +192,7 @@ def search_all(model: Model, state: State, tasks: Sequence[Task], search: Search
     return _reread(model, state, tasks, each, calls) if search.rereads else (each, calls)
 
 
-def _grown(model: Model, places: dict[int, list[Place]], asked: dict[int, Grow]) -> dict[int, Grown]:
+def _grown(model: TextModel, places: dict[int, list[Place]], asked: dict[int, Grow]) -> dict[int, Grown]:
     """One call of the model for the branches of all rows."""
     parents = [(parent, row) for row, grow in asked.items() for parent in grow.parents]
     state = gathered([places[row][parent] if isinstance(parent, int) else parent for parent, row in parents])
@@ -203,7 +205,7 @@ def _grown(model: Model, places: dict[int, list[Place]], asked: dict[int, Grow])
     return grown
 
 
-def _inputs(model: Model, asked: Sequence[Sequence[int] | Tensor]) -> Tensor:
+def _inputs(model: TextModel, asked: Sequence[Sequence[int] | Tensor]) -> Tensor:
     """The tokens (N,) of all rows; mixtures (N, V) when a row asks for one."""
     if not any(isinstance(tokens, Tensor) for tokens in asked):
         return torch.tensor([token for tokens in asked for token in tokens], device=model.device)
@@ -212,7 +214,7 @@ def _inputs(model: Model, asked: Sequence[Sequence[int] | Tensor]) -> Tensor:
 
 
 def _reread(
-    model: Model, state: State, tasks: Sequence[Task], found: Sequence[Sequence[Hypothesis]], calls: int
+    model: TextModel, state: State, tasks: Sequence[Task], found: Sequence[Sequence[Hypothesis]], calls: int
 ) -> tuple[list[list[Hypothesis]], int]:
     """What was found with the log-probabilities and the states of its texts, and the calls with those it took."""
     each = [(row, text) for row, own in enumerate(found) for text in own]

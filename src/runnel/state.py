@@ -82,6 +82,21 @@ class PendingState:
     row_of: Tensor
     parent_of: Tensor
 
+    def committed(self, paths: Sequence[Sequence[int]]) -> State:
+        """The state after the paths, which `State.commit` has checked."""
+        longest = max(len(path) for path in paths)
+        if longest == 0:
+            return self.base
+        lengths = self.base.lengths
+        nodes = torch.tensor([[*path, *[0] * (longest - len(path))] for path in paths], device=lengths.device)
+        taken = torch.tensor([len(path) for path in paths], device=lengths.device)
+        valid = torch.arange(longest, device=lengths.device) < taken[:, None]
+        columns = torch.where(valid, self.columns[nodes], 0)
+        uniform = bool(valid.all())
+        lineage = Lineage.sequence(len(paths), longest, lengths.device) if uniform else Lineage.padded(valid)
+        lineage = lineage.at(lengths)
+        return self.base._with(map_memory(lambda p: p.commit(columns, lineage), self.layers), lengths + taken)
+
 
 @dataclass(frozen=True, eq=False)
 class State:
@@ -139,18 +154,7 @@ class State:
         if len(paths) != self.batch_size:
             raise ValueError(f"paths must have one list per row ({self.batch_size}); got {len(paths)}")
         _check_paths(pending, paths)
-        longest = max(len(path) for path in paths)
-        if longest == 0:
-            return self
-        device = self.lengths.device
-        nodes = torch.tensor([[*path, *[0] * (longest - len(path))] for path in paths], device=device)
-        taken = torch.tensor([len(path) for path in paths], device=device)
-        valid = torch.arange(longest, device=device) < taken[:, None]
-        columns = torch.where(valid, pending.columns[nodes], 0)
-        uniform = bool(valid.all())
-        lineage = Lineage.sequence(len(paths), longest, device) if uniform else Lineage.padded(valid)
-        lineage = lineage.at(self.lengths)
-        return self._with(map_memory(lambda p: p.commit(columns, lineage), pending.layers), self.lengths + taken)
+        return pending.committed(paths)
 
     def save(self, path: str | Path, notes: Mapping[str, str] | None = None) -> None:
         """Write the state to one file (safetensors), atomically. notes: further strings for the file's header."""
