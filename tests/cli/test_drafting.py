@@ -5,6 +5,7 @@ import json
 import pytest
 
 import runnel as library
+from runnel import drafters
 from runnel.codecs.bytes import Bytes
 
 
@@ -80,6 +81,17 @@ def test_the_same_command_goes_on_and_another_is_refused(folder, in_process):
 def test_mistakes(folder, in_process, command, message):
     code, _, error = in_process(command, folder)
     assert code == 2 and message in error
+
+
+def test_a_trained_drafter_learns_on_by_another_objective(folder, in_process):
+    assert in_process(train("--drafter", "fastdraft", "--objective", "nested", "--out", "pretrained"), folder)[0] == 0
+    code, out, error = in_process(train("--drafter", "pretrained", "--out", "aligned", "--json"), folder)
+    assert code == 0, error
+    target = library.load(folder / "model0")
+    one, two = [drafters.load(folder / name, target) for name in ("pretrained", "aligned")]
+    off = [float((a - b).detach().abs().max()) for a, b in zip(one.parameters(), two.parameters(), strict=True)]
+    assert all(0 < change < 0.1 for change in off)  # it began where the other ended
+    assert json.loads(out)["tokens_per_call"] >= 1
 
 
 def test_another_model_is_refused(folder, in_process):

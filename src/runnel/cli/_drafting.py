@@ -18,9 +18,12 @@ PROMPTS, LENGTH = 16, 64
 
 
 def build(spec: str, target: Model, seed: int) -> TrainedDrafter:
-    """A drafter with fresh weights. spec: a name, with options if need be: "hydra(heads=3)"."""
+    """A drafter. spec: a name, with options if need be: "hydra(heads=3)"; or a folder, whose weights are learned on."""
     from runnel import catalog, patterns
-    from runnel.trained import TrainedDrafter
+    from runnel.trained import TrainedDrafter, is_drafter, load
+
+    if is_drafter(spec):
+        return load(spec, target)
 
     part = patterns.parse_part(spec, "drafters")
     page = catalog.page("drafters", part.name)
@@ -30,6 +33,16 @@ def build(spec: str, target: Model, seed: int) -> TrainedDrafter:
     options = {"seed": seed, **part.options, "target": target}
     drafter: TrainedDrafter = catalog.class_in(page, TrainedDrafter)(patterns.Part(part.name, options).config(page))
     return drafter
+
+
+def own_objective(spec: str) -> str:
+    """The objective of a drafter's page."""
+    from runnel import trained
+    from runnel.storage import read_json
+
+    if trained.is_drafter(spec):
+        return str(read_json(Path(spec) / "config.json")["drafter"])
+    return spec.partition("(")[0].strip()
 
 
 def tokens_per_call(drafter: TrainedDrafter, source: Source) -> float | None:

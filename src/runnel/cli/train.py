@@ -55,7 +55,7 @@ def command(
     layers: Annotated[int | None, _option(SHAPE, "Repeat the pattern to this many layers.")] = None,
     channel: Annotated[str, _option(SHAPE, "Channel block of each layer, or none.")] = "swiglu",
     target: Annotated[Path | None, _option(DRAFTING, "The folder of a trained model, which stays as it is.")] = None,
-    drafter: Annotated[str | None, _option(DRAFTING, 'What drafts for it, such as "hydra(heads=3)".')] = None,
+    drafter: Annotated[str | None, _option(DRAFTING, 'A drafter: "hydra(heads=3)", or the folder of one.')] = None,
     objective: Annotated[str | None, _option(DRAFTING, "The loss. (default: next_token, or the drafter's own)")] = None,
     length: Annotated[int, _option(DATA, "Tokens in a row.")] = 256,
     batch: Annotated[int, _option(DATA, "Rows in a micro-batch.")] = 8,
@@ -105,7 +105,7 @@ def command(
     config = TrainConfig(
         steps=steps,
         budget=_budget(steps, budget),
-        objective=objective or ("next_token" if drafter is None else drafter.partition("(")[0].strip()),
+        objective=objective or ("next_token" if drafter is None else _drafting.own_objective(drafter)),
         optimizer=optimizer.value,
         lr=lr,
         weight_decay=weight_decay,
