@@ -18,10 +18,10 @@ from tests.cli.conftest import examples, runnel, shell
 PLAIN = ("--prompt", "def main(", "--seed", 3, "--threads", 1)
 
 
-@pytest.mark.parametrize("number", [0, 1])
+@pytest.mark.parametrize("number", [0, 1, 2])
 def test_examples_run_as_printed(demo, number):
     lines = examples("generate")
-    assert len(lines) == 2
+    assert len(lines) == 3
     result = shell(lines[number], demo[0])
     assert result.returncode == 0, result.stderr
     assert result.stdout
@@ -76,6 +76,9 @@ def test_prompt_from_stdin_is_the_prompt_as_an_argument(demo, in_process):
         (["runs/demo", "--prompt-file", "nowhere.txt"], "nowhere.txt"),
         (["runs/demo", "--state", "runs/demo/config.json"], "config.json is damaged or is not a safetensors file"),
         (["runs/demo", "--state", "bare.state"], "give a --prompt"),
+        (["runs/demo", "--decoder", "beam(width=3)", "--drafter", "suffix"], "give no drafter"),
+        (["runs/demo", "--drafter", "suffix(max_daft=3)"], "did you mean 'max_draft'?"),
+        (["runs/demo", "--processor", "mirostat", "--decoder", "greedy"], "has no option 'processors'"),
         (["runs/demo", "--top-p", "3"], "top_p must lie in (0, 1]; got 3.0"),
         (["runs/demo", "--max-tokens", "many"], "--max-tokens"),
         (["runs/demo", "--threads", "0"], "--threads must be at least 1"),
@@ -95,7 +98,7 @@ def test_mistakes_are_one_line_and_exit_code_2(demo, in_process, arguments, said
 
 
 def test_a_closed_pipe_ends_quietly(demo):
-    line = "runnel generate runs/demo --max-tokens 4000 | head -c 5; echo ${PIPESTATUS[0]}"
+    line = "runnel generate runs/demo --max-tokens 4000 | head -c 5 >/dev/null; echo ${PIPESTATUS[0]}"
     result = shell(line, demo[0])
     assert result.stdout.endswith("141\n")
     assert result.stderr == ""
@@ -128,3 +131,34 @@ def test_drafted_tokens_are_green_on_a_terminal_and_the_prompt_is_dim(demo, monk
 
 def test_control_characters_are_spelled_out_for_a_terminal():
     assert _screen.printable("a\tb\n\x1b[2J\x07é") == "a\tb\n\\x1b[2J\\x07é"
+
+
+def test_options_of_methods_are_written_beside_their_names(demo, in_process):
+    base = ["generate", "runs/demo", *PLAIN, "--max-tokens", 30, "--temperature", 0, "--json"]
+    plain = json.loads(in_process(base, demo[0])[1])
+    drafted = in_process(
+        [*base, "--drafter", "suffix(min_match=1, max_draft=3)", "--length", "fixed(max_draft=2)"], demo[0]
+    )
+    assert json.loads(drafted[1])["samples"] == plain["samples"]
+    assert json.loads(drafted[1])["stats"]["drafted"] > 0
+    penalised = in_process([*base, "--processor", "repetition_penalty(penalty=5.0)", "--top-logprobs", 2], demo[0])
+    sample = json.loads(penalised[1])["samples"][0]
+    assert sample["tokens"] != plain["samples"][0]["tokens"]
+    assert all(len(top) == 2 for top in sample["top_logprobs"])
+
+
+def test_a_stop_string_ends_the_text_before_it(demo, in_process):
+    base = ["generate", "runs/demo", *PLAIN, "--max-tokens", 60]
+    whole = in_process(base, demo[0])[1]
+    stop = whole[20:23]
+    code, out, _ = in_process([*base, "--stop", stop], demo[0])
+    assert code == 0
+    assert out == whole[: whole.index(stop)] + "\n"
+    assert json.loads(in_process([*base, "--stop", stop, "--json"], demo[0])[1])["samples"][0]["ended"] == "stop"
+
+
+def test_a_search_prints_its_best_texts_with_their_scores(demo, in_process):
+    arguments = ["generate", "runs/demo", *PLAIN[:2], "--decoder", "beam(width=4)", "--n", 2, "--max-tokens", 8]
+    samples = json.loads(in_process([*arguments, "--json"], demo[0])[1])["samples"]
+    assert samples[0]["score"] > samples[1]["score"]
+    assert in_process(arguments, demo[0])[1].count("(score ") == 2

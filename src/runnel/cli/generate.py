@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
+from codecs import getincrementaldecoder
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
 LONG_PROMPT = 5000
 """Tokens from which reading the prompt is announced."""
 DRAFTED = "green"
+TEMPERATURE = 0.8
+"""Of decoders that have one, unless another is given."""
 
 
 def command(
@@ -30,16 +35,31 @@ def command(
     ] = None,
     save_state: Annotated[Path | None, typer.Option(help="Save the state at the end here.")] = None,
     max_tokens: Annotated[int, typer.Option(help="Tokens to write.")] = 256,
-    decoder: Annotated[str, typer.Option(help="See: runnel methods --kind decoder.")] = "sample",
+    decoder: Annotated[
+        str, typer.Option(help="With options if need be: 'beam(width=8)'. See: runnel methods --kind decoder.")
+    ] = "sample",
     drafter: Annotated[
-        str | None, typer.Option(help="See: runnel methods --kind drafter; or the folder of a trained one.")
+        str | None,
+        typer.Option(help="'auto', 'suffix(max_draft=8)', ...; or the folder of a trained one or of a smaller model."),
     ] = None,
+    acceptance: Annotated[str, typer.Option(help="Which drafts become text: 'match', 'typical(epsilon=0.1)', ...")] = (
+        "match"
+    ),
+    length: Annotated[str | None, typer.Option(help="How much is drafted: 'fixed(max_draft=4)', 'goodput'.")] = None,
     temperature: Annotated[float | None, typer.Option(help="0 is greedy. (default 0.8)")] = None,
     top_k: Annotated[int | None, typer.Option(help="Only the k likeliest tokens.")] = None,
     top_p: Annotated[float | None, typer.Option(help="Only the likeliest tokens, up to this mass.")] = None,
     min_p: Annotated[float | None, typer.Option(help="Only tokens this likely beside the likeliest.")] = None,
+    processor: Annotated[
+        list[str] | None,
+        typer.Option(help="'typical(mass=0.9)', 'repetition_penalty(factor=1.2)', ...; may be given again."),
+    ] = None,
+    guidance: Annotated[str | None, typer.Option(help="'cfg(scale=1.5)', ...; see: runnel methods.")] = None,
+    stop: Annotated[list[str] | None, typer.Option(help="Text that ends the text; may be given again.")] = None,
+    eos: Annotated[list[int] | None, typer.Option(help="A token that ends the text; may be given again.")] = None,
     seed: Annotated[int, typer.Option(help="The same seed writes the same text.")] = 0,
-    n: Annotated[int, typer.Option("--n", help="How many texts, with seeds from --seed on.")] = 1,
+    n: Annotated[int, typer.Option("--n", help="How many texts: samples, or the best of a search.")] = 1,
+    top_logprobs: Annotated[int, typer.Option(help="With --json: the likeliest tokens at every place.")] = 0,
     stats: Annotated[bool, typer.Option("--stats", help="Print speed and calls of the model to stderr.")] = False,
     threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print texts, tokens and numbers as JSON.")] = False,
@@ -49,10 +69,12 @@ def command(
     \b
     Example (after `runnel demo`):
         runnel generate runs/demo --prompt "def main(" --max-tokens 80
-        runnel generate runs/demo --state runs/demo/prompt.state --drafter suffix --stats
+        runnel generate runs/demo --state runs/demo/prompt.state --drafter auto --stats
+        runnel generate runs/demo --prompt "import " --decoder "beam(width=8)" --n 3 --max-tokens 20
     \b
     Only the continuation goes to standard output. With a drafter, what was drafted
-    and accepted is green on a terminal; the text is the same without it.
+    and accepted is green on a terminal; with --acceptance match, which is the default, the
+    text is the same without it.
     """
     from runnel import codecs
 
@@ -65,22 +87,26 @@ def command(
     tokens = before + codec.encode(text or ("" if before else "\n"))
     if n < 1 or (n > 1 and save_state is not None):
         raise ValueError(f"--n must be at least 1, and 1 with --save-state; got {n}")
+    processors = [_part(text, "processors", codec) for text in processor or []]
     options = {
-        "decoder": decoder,
+        "decoder": _decoder(decoder, temperature, top_k, top_p, min_p, processors),
         "drafter": _drafter(drafter, model),
-        "temperature": _temperature(decoder) if temperature is None else temperature,
-        "top_k": top_k,
-        "top_p": top_p,
-        "min_p": min_p,
+        "acceptance": _part(acceptance, "acceptance"),
+        "length": None if length is None else _part(length, "policies"),
+        "guidance": None if guidance is None else _part(guidance, "guidance"),
         "seed": seed,
+        "n": n,
         "max_new_tokens": max_tokens,
-        "state": start if start is None or n == 1 else start.fork([0] * n),
+        "eos": eos,
+        "stop": stop or [],
+        "top_logprobs": top_logprobs,
+        "state": start,
     }
     if n == 1 and not json:
         written = stream(model, codec, tokens, _screen.TextOut(), **options)
     else:
-        written = with_bar(model, [tokens] * n, **options)
-        _print_all(written, codec, json)
+        written = with_bar(model, codec, tokens, **options)
+        _print_all(written, json)
     if save_state is not None:
         _continuation.save(save_state, written.state, [*tokens, *written.tokens[0]][-1])
         _screen.note(f"state saved in {save_state} ({_screen.size(written.state.nbytes)})")
@@ -104,8 +130,9 @@ def load_run(folder: Path) -> Model:
 def stream(model: Model, codec: Codec, tokens: list[int], out: _screen.TextOut, **options: Any) -> Generation:
     """Generate one text, printing it as it is written."""
     from runnel import generation
+    from runnel.stopping import StopText
 
-    characters = codec.stream()
+    shown, characters = StopText(codec, options.get("stop", ())), getincrementaldecoder("utf-8")("replace")
     out.decorate(codec.decode(tokens), "dim")
     with ExitStack() as reading:
         if len(tokens) > LONG_PROMPT:
@@ -113,19 +140,19 @@ def stream(model: Model, codec: Codec, tokens: list[int], out: _screen.TextOut, 
 
         def show(row: int, new: list[int]) -> None:
             reading.close()
-            out.write("".join(characters.push(token) for token in new[:-1]), DRAFTED)
-            out.write(characters.push(new[-1]))
+            out.write("".join(characters.decode(shown.push(token)) for token in new[:-1]), DRAFTED)
+            out.write(characters.decode(shown.push(new[-1])))
 
-        written = generation.generate(model, [tokens], on_tokens=show, **options)
-    out.write(characters.finish() + "\n")
+        written = generation.generate(model, [tokens], on_tokens=show, codec=codec, **options)
+    out.write(characters.decode(b"" if shown.found else shown.finish(), final=True) + "\n")
     return written
 
 
-def with_bar(model: Model, prompts: list[list[int]], **options: Any) -> Generation:
+def with_bar(model: Model, codec: Codec, tokens: list[int], **options: Any) -> Generation:
     """Generate texts that are shown when they are done."""
     from runnel import generation
 
-    wanted, done = max(1, options["max_new_tokens"] * len(prompts)), 0
+    wanted, done = max(1, options["max_new_tokens"] * options["n"]), 0
     with _screen.bar("writing") as bar:
 
         def show(row: int, new: list[int]) -> None:
@@ -133,7 +160,7 @@ def with_bar(model: Model, prompts: list[list[int]], **options: Any) -> Generati
             done += len(new)
             bar.update(done / wanted, f"{done} of {wanted} tokens")
 
-        return generation.generate(model, prompts, on_tokens=show, **options)
+        return generation.generate(model, [tokens], on_tokens=show, codec=codec, **options)
 
 
 def stats_line(written: Generation) -> str:
@@ -147,15 +174,22 @@ def stats_line(written: Generation) -> str:
     return f"{line}, state {_screen.size(written.state.nbytes)}"
 
 
-def _print_all(written: Generation, codec: Codec, json: bool) -> None:
-    texts = [codec.decode(tokens) for tokens in written.tokens]
+def _print_all(written: Generation, json: bool) -> None:
     if not json:
         out = _screen.TextOut()
-        for number, text in enumerate(texts, start=1):
-            out.write(f"--- {number} ---\n{text}\n")
+        for number, text in enumerate(written.texts, start=1):
+            score = f" (score {written.scores[number - 1]:.2f})" if written.scores else ""
+            out.write(f"--- {number}{score} ---\n{text}\n")
         return
-    rows = zip(texts, written.tokens, written.logprobs, strict=True)
-    samples = [{"text": text, "tokens": tokens, "logprobs": logprobs} for text, tokens, logprobs in rows]
+    fields: dict[str, Sequence[Any]] = {
+        "text": written.texts,
+        "tokens": written.tokens,
+        "logprobs": written.logprobs,
+        "ended": written.ended,
+        "top_logprobs": written.top_logprobs if any(written.top_logprobs) else [],
+        "score": written.scores,
+    }
+    samples = [{name: own[row] for name, own in fields.items() if own} for row in range(len(written.tokens))]
     _screen.print_json({"samples": samples, "stats": {**written.stats, "state_bytes": written.state.nbytes}})
 
 
@@ -175,25 +209,56 @@ def _prompt(text: str | None, file: str | None) -> str | None:
     return text
 
 
-def _drafter(name: str | None, target: Model) -> Any:
-    """A drafter's name as it is; the folder of a trained one, or of a smaller model, as a drafter."""
-    from runnel import catalog, trained
+def _part(text: str, folder: str, codec: Codec | None = None) -> Any:
+    """The Config that a name with options stands for: "suffix(max_draft=8)"; what reads text is given the codec."""
+    from runnel import catalog, patterns
+
+    part = patterns.parse_part(text, folder)
+    page = catalog.page(folder, part.name)
+    wants_codec = codec is not None and "codec" in {field.name for field in dataclasses.fields(page.Config)}
+    return patterns.Part(part.name, {"codec": codec} | part.options if wants_codec else part.options).config(page)
+
+
+def _decoder(
+    text: str,
+    temperature: float | None,
+    top_k: int | None,
+    top_p: float | None,
+    min_p: float | None,
+    processors: Sequence[Any],
+) -> Any:
+    """The Config of a decoder: the options beside its name, and those of the command line that it knows."""
+    from runnel import catalog, patterns
+
+    part = patterns.parse_part(text, "decoders")
+    page = catalog.page("decoders", part.name)
+    known = {field.name for field in dataclasses.fields(page.Config)}
+    given: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}
+    given = {name: value for name, value in given.items() if value is not None}
+    if processors:
+        given["processors"] = tuple(processors)
+    for name in given:
+        if name not in known:
+            raise ValueError(f"decoder {part.name!r} has no option {name!r}")
+    if "temperature" in known:
+        given = {"temperature": TEMPERATURE} | given
+    return dataclasses.replace(
+        part.config(page), **({name: v for name, v in given.items() if name not in part.options})
+    )
+
+
+def _drafter(text: str | None, target: Model) -> Any:
+    """A drafter by name with options; the folder of a trained one, or of a smaller model, as a drafter."""
+    from runnel import catalog, patterns, trained
     from runnel.drafters import draft_model
 
-    if name is not None and (Path(name) / "config.json").is_file():
-        return trained.load(name, target) if trained.is_drafter(name) else draft_model.Config(load_run(Path(name)))
+    if text is None:
+        return None
+    if (Path(text) / "config.json").is_file():
+        return trained.load(text, target) if trained.is_drafter(text) else draft_model.Config(load_run(Path(text)))
+    name = patterns.parse_part(text, "drafters").name
     if name == "draft_model":
         raise ValueError("the drafter draft_model is given by the folder of its model: --drafter runs/SMALLER")
-    if name in catalog.names("drafters") and getattr(catalog.page("drafters", name), "TRAINED", False):
+    if getattr(catalog.page("drafters", name), "TRAINED", False):
         raise ValueError(f"the drafter {name} is given by the folder that `runnel train --drafter {name}` made")
-    return name
-
-
-def _temperature(decoder: str) -> float:
-    """The default: 0.8 where there is a temperature, else 1, which means none was given."""
-    import dataclasses
-
-    from runnel import catalog
-
-    fields = {field.name for field in dataclasses.fields(catalog.page("decoders", decoder).Config)}
-    return 0.8 if "temperature" in fields else 1.0
+    return _part(text, "drafters")
