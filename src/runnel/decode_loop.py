@@ -72,7 +72,8 @@ class Loop:
         verified = time.perf_counter()
         for walk, count in zip(walks, before, strict=True):
             self._report(walk, walk.row.tokens[count:])
-        self._count(rows, forest, walks, drafted - started + time.perf_counter() - verified, verified - drafted)
+        self._count(rows, forest, walks, drafted - started, verified - drafted)
+        self.draft_seconds += time.perf_counter() - verified
         return state
 
     def _drafts(self, rows: Sequence[Row]) -> list[Draft]:
