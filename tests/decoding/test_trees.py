@@ -5,10 +5,19 @@ import pytest
 from runnel import catalog
 from runnel.drafters import draft_model
 from runnel.generation import generate
-from runnel.trees import best_first, calibrated, independent, stochastic_beam, template, without_replacement
+from runnel.trees import (
+    acceptance_head,
+    best_first,
+    calibrated,
+    independent,
+    stochastic_beam,
+    template,
+    without_replacement,
+)
 from tests.decoding.support import HYBRIDS, PATTERNS, RAGGED, assert_same_state, sharp, stepped
 
 TREES = {
+    "acceptance_head": acceptance_head.Config(acceptance_head.Head().double(), 0.8),
     "best_first": best_first.Config(nodes=6),
     "calibrated": calibrated.Config([[0.6, 0.2], [0.5, 0.2], [0.4]], nodes=6),
     "chain": "chain",
