@@ -25,8 +25,8 @@ FORMS = ("parallel", "step", "packed", "tree")
 class Mixer(nn.Module, ABC):
     """A token mixer: `__init__(d_model, config)` with the Config of its page.
 
-    A page may narrow `forms`, and bumps `semantics` when the same weights would compute another function: old
-    checkpoints and states are then refused instead of being silently wrong.
+    A page may narrow `forms`, or add "prefix" (`Lineage.with_prefix`). It bumps `semantics` when the same weights would
+    compute another function: old checkpoints and states are then refused instead of being silently wrong.
 
     variants: further Configs that the conformance suite holds to the same checks as the default one.
     out: the projection back into the residual stream; the model scales it down with depth.
