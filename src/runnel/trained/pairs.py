@@ -66,13 +66,23 @@ class Taught(NamedTuple):
 
 
 class Pairs(TrainedDrafter):
+    """ahead: how many places on from a pair's feature the one is that it foresees. window: most pairs it looks at."""
+
     reads_hidden = looks_back = True
+
+    @property
+    def ahead(self) -> int:
+        return 1
+
+    @property
+    def window(self) -> int | None:
+        return None
 
     @abstractmethod
     def foresee(
         self, features: Float[Tensor, "B T D"], tokens: Int[Tensor, "B T"], lineage: Lineage | None = None
     ) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B T D"]]:
-        """After every pair of whole texts: the vector that the law of what follows is read from, and the feature."""
+        """After every pair of whole texts: the vector that the law `ahead` places on is read from, and the feature."""
 
     def begin(self, prompt: Sequence[int], draw: Draw) -> PairsMemory:
         return PairsMemory(list(prompt), draw)
