@@ -25,6 +25,7 @@ KINDS = {
     "decoders": "decoder",
     "processors": "processor",
     "guidance": "guidance",
+    "prompts": "prompt",
     "codecs": "codec",
     "data": "source",
 }

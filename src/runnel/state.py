@@ -56,16 +56,25 @@ class Pending:
 
     advance(memory, lineage, *records) -> memory runs a chain of records through the memory.
     records: each (B, T, ...), T being the columns of the tree.
+    merge(memory, lineage, *records) -> memory takes in all nodes of the tree, whose lineage it is given, where the
+    order of branches leaves no trace; None where it would.
     """
 
     advance: Callable[..., Memory]
     memory: Memory
     records: tuple[Tensor, ...]
+    merge: Callable[..., Memory] | None = None
 
     def commit(self, columns: Tensor, lineage: Lineage) -> Memory:
         """The memory after one path per row. columns: (B, P) int64; lineage: the paths as padded rows."""
         rows = torch.arange(columns.shape[0], device=columns.device)[:, None]
         return self.advance(self.memory, lineage, *[record[rows, columns] for record in self.records])
+
+    def merged(self, lineage: Lineage) -> Memory:
+        """The memory after all branches of a tree, side by side."""
+        if self.merge is None:
+            raise ValueError("a memory that keeps the order of what it read cannot take in branches side by side")
+        return self.merge(self.memory, lineage, *self.records)
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +90,15 @@ class PendingState:
     columns: Tensor
     row_of: Tensor
     parent_of: Tensor
+
+    def merged(self, lineage: Lineage) -> State:
+        """The state after all branches of the tree, side by side: what follows stands after the longest of them.
+
+        lineage: the tree's. ValueError when a memory keeps the order of what it read.
+        """
+        depth = lineage.positions + 1 - lineage.start[:, None]
+        longest = (depth if lineage.valid is None else torch.where(lineage.valid, depth, 0)).amax(1)
+        return self.base._with(map_memory(lambda p: p.merged(lineage), self.layers), self.base.lengths + longest)
 
     def committed(self, paths: Sequence[Sequence[int]]) -> State:
         """The state after the paths, which `State.commit` has checked."""

@@ -79,7 +79,7 @@ def attend(
     append = partial(_append, window=window, sinks=sinks)
     y = _attention(q, k, v, memory, lineage, window, sinks)
     if lineage.is_tree:
-        return y, Pending(append, memory, (k, v))
+        return y, Pending(append, memory, (k, v), _gather if window is None else None)
     return y, append(memory, lineage, k, v)
 
 
@@ -127,6 +127,14 @@ def _wanted(held: Tensor, positions: Tensor, lineage: Lineage, window: int | Non
     if window is None:
         return wanted
     return wanted & ((lineage.end[:, None] - positions < window) | (positions < sinks))
+
+
+def _gather(memory: KeyValues, lineage: Lineage, k: Tensor, v: Tensor) -> KeyValues:
+    """The memory after all nodes of a tree, each where it stands in its branch."""
+    own = lineage.positions if lineage.valid is None else torch.where(lineage.valid, lineage.positions, -1)
+    positions = torch.cat([memory.positions, own], dim=1)
+    grown = KeyValues(torch.cat([memory.k, k], dim=1), torch.cat([memory.v, v], dim=1), positions)
+    return _compact(grown, positions >= 0)
 
 
 def _compact(memory: KeyValues, wanted: Tensor) -> KeyValues:

@@ -71,15 +71,24 @@ def ancestors_of(x: Tensor, width: int, tail: Tensor, lineage: Lineage) -> tuple
     seen = torch.cat([tail, x], dim=1)
     if lineage.chain is not None and lineage.chain.is_plain:
         taps = [seen[:, width - 1 - w : width - 1 - w + length] for w in range(width)]
-        return taps, Pending(_advance, tail, (x,)) if lineage.is_tree else seen[:, length:]
+        return taps, _pending(tail, x) if lineage.is_tree else seen[:, length:]
     taps = [x]
     if width > 1:
         seen = torch.cat([seen, torch.zeros_like(x[:, :1])], dim=1)
         index = lineage.taps(width)
         taps += [_take(seen, index[..., w]) for w in range(1, width)]
     if lineage.is_tree:
-        return taps, Pending(_advance, tail, (x,))
+        return taps, _pending(tail, x)
     return taps, tail if width == 1 else _take(seen, lineage.last_taps(width))
+
+
+def _pending(tail: Tensor, x: Tensor) -> Pending:
+    """A tail of nothing has no order to keep."""
+    return Pending(_advance, tail, (x,), _empty if tail.shape[1] == 0 else None)
+
+
+def _empty(tail: Tensor, lineage: Lineage, x: Tensor) -> Tensor:
+    return tail
 
 
 def _advance(tail: Tensor, lineage: Lineage, x: Tensor) -> Tensor:

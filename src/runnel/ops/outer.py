@@ -9,6 +9,8 @@ the ancestors it serves trees.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -119,9 +121,11 @@ def mean_scan(
 
     The normaliser is one more value column, of ones: the last column of the memory.
     """
-    log_decay = v.new_zeros(*v.shape[:2], 1) if log_decay is None else log_decay
-    y, memory = outer_scan(q, k, pad(v, (0, 1), value=1.0), log_decay, memory, lineage)
-    return y[..., :-1] / y[..., -1:].clamp(min=torch.finfo(y.dtype).tiny), memory  # zero: padding after nothing
+    none = v.new_zeros(*v.shape[:2], 1)
+    y, after = outer_scan(q, k, pad(v, (0, 1), value=1.0), none if log_decay is None else log_decay, memory, lineage)
+    if isinstance(after, Pending) and log_decay is None:
+        after = replace(after, merge=_add)
+    return y[..., :-1] / y[..., -1:].clamp(min=torch.finfo(y.dtype).tiny), after  # zero: padding after nothing
 
 
 def _scan(
@@ -143,6 +147,11 @@ def _scan(
         return join(y, lineage.length), Pending(advance, memory, (log_decay, k, v))
     before, memory = carry(decay.whole(), (k_ * decay.to_end()).mT @ v_, memory)
     return join(y + reads @ before, lineage.length), memory
+
+
+def _add(memory: Tensor, lineage: Lineage, *records: Tensor) -> Tensor:
+    """The memory after all nodes of a tree that decay nothing: a sum."""
+    return advance(memory, replace(lineage, parents=None), *records)
 
 
 def advance(memory: Tensor, lineage: Lineage, log_decay: Tensor, *pairs: Tensor) -> Tensor:

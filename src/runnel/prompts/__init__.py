@@ -1,0 +1,4 @@
+"""Prompts: ways to read what stands before a text that are not one token after the other, one a file.
+
+A page defines `read`, which gives the state that `generate` goes on from, and `PAPERS`.
+"""
