@@ -36,14 +36,25 @@ def test_the_law_is_that_of_the_model_with_every_window(window):
     assert max(wanted.values()) < 0.6
 
 
-@pytest.mark.parametrize(("neighbour", "draws"), [(0, 1000), (1, 2000)])
-def test_the_law_of_three_tokens_under_rejection(neighbour, draws):
-    model = sharp("mingru, attention", vocab_size=3, scale=10.0)
-    options = {"drafter": Config(window=3, neighbour=neighbour), "acceptance": "rejection", "n": draws}
-    found = generate(model, [list(PROMPT)], 3, **options)
-    assert found.stats["accepted"] > draws / 4
-    law = law_of(model, PROMPT, 3)
-    assert chi_square(Counter(map(tuple, found.tokens)), law) < CHI_SQUARE_99[26]
+@pytest.mark.parametrize(("rule", "window", "neighbour"), [("rejection", 1, 0), ("rejection", 2, 1), ("block", 2, 1)])
+def test_the_law_of_four_tokens_under_rules_that_accept_by_chance(rule, window, neighbour):
+    model, draws = sharp("mingru, attention", vocab_size=2, scale=6.0), 800
+    options = {"drafter": Config(window=window, neighbour=neighbour), "acceptance": rule, "n": draws}
+    found = generate(model, [list(PROMPT)], 4, **options)
+    assert found.stats["accepted"] > draws / 2
+    law = law_of(model, PROMPT, 4)
+    assert chi_square(Counter(map(tuple, found.tokens)), law) < CHI_SQUARE_99[15]
+
+
+def test_places_are_drawn_evenly_where_nothing_is_known():
+    """Neighbour 0, once it is known how many tokens there are."""
+    drafter, logits = Jacobi(Config(window=2, neighbour=0)), torch.randn(2, 9, dtype=torch.float64)
+    memory = drafter.begin([5, 7], Likeliest())
+    assert drafter.propose(memory, 2).logits == [None, None]
+    drafter.look_back(memory, Seen([7, 7], [-1, 0], [0], logits, logits))
+    drafter.advance(memory, [3])
+    draft = drafter.propose(memory, 2)
+    assert torch.equal(draft.logits[0], logits[1]) and torch.equal(draft.logits[1], torch.zeros(9).double())
 
 
 def test_the_laws_of_the_places_ahead_are_those_said_after_the_accepted_path():
