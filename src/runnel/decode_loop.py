@@ -38,7 +38,7 @@ class Loop:
         self.model, self.drafter, self.acceptance, self.policy = model, drafter, acceptance, policy
         self.on_tokens = on_tokens
         self.target_calls = self.drafted = self.accepted = 0
-        self.draft_seconds = self.verify_seconds = 0.0
+        self.draft_seconds = 0.0
 
     def draw_for(self, row: Row) -> RowDraw:
         """The row's own way to pick a token, for drafters that draw."""
@@ -71,9 +71,10 @@ class Loop:
         state = commit([walk.path for walk in walks])
         verified = time.perf_counter()
         for walk, count in zip(walks, before, strict=True):
-            self._report(walk, walk.row.tokens[count:])
+            self._report(walk, walk.row.tokens[count:], state)
         self._count(rows, forest, walks, drafted - started, verified - drafted)
-        self.draft_seconds += time.perf_counter() - verified
+        if self.drafter is not None:
+            self.draft_seconds += drafted - started + time.perf_counter() - verified
         return state
 
     def _drafts(self, rows: Sequence[Row]) -> list[Draft]:
@@ -93,10 +94,11 @@ class Loop:
         out = self.model.verify(state, forest.tree)
         return Said(out.logits.double().cpu(), out.hidden), lambda paths: state.commit(out.pending, paths)
 
-    def _report(self, walk: Walk, tokens: list[int]) -> None:
+    def _report(self, walk: Walk, tokens: list[int], state: State) -> None:
         if self.drafter is not None and not walk.row.done:
             if self.drafter.looks_back:
                 self.drafter.look_back(walk.row.memory, walk.seen())
+            self.drafter.stand(walk.row.memory, (state, walk.path[0]))
             self.drafter.advance(walk.row.memory, tokens)
         if self.on_tokens is not None:
             self.on_tokens(walk.row.index, tokens)
@@ -107,8 +109,6 @@ class Loop:
         self.target_calls += 1
         self.drafted += len(forest.tokens) - len(rows)
         self.accepted += sum(len(walk.path) - 1 for walk in walks)
-        self.draft_seconds += draft_seconds
-        self.verify_seconds += verify_seconds
         if self.drafter is not None:
             indices = [row.index for row in rows]
             self.policy.observe(Round(indices, forest, walks, draft_seconds, verify_seconds))

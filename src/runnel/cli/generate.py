@@ -90,7 +90,7 @@ def command(
     processors = [_part(text, "processors", codec) for text in processor or []]
     options = {
         "decoder": _decoder(decoder, temperature, top_k, top_p, min_p, processors),
-        "drafter": _drafter(drafter, model),
+        "drafter": drafter_of(drafter, model),
         "acceptance": _part(acceptance, "acceptance"),
         "length": None if length is None else _part(length, "policies"),
         "guidance": None if guidance is None else _part(guidance, "guidance"),
@@ -247,7 +247,7 @@ def _decoder(
     )
 
 
-def _drafter(text: str | None, target: Model) -> Any:
+def drafter_of(text: str | None, target: Model) -> Any:
     """A drafter by name with options; the folder of a trained one, or of a smaller model, as a drafter."""
     from runnel import catalog, patterns, trained
     from runnel.drafters import draft_model

@@ -23,7 +23,7 @@ from itertools import combinations
 
 from runnel.draft import Draft
 from runnel.policies import LengthPolicy, Round
-from runnel.policies._measured import Chances, Costs, Line, Mean
+from runnel.measured import Chances, Costs, Line, Mean
 
 PAPERS = {"Optimizing Speculative Decoding for Serving Large Language Models Using Goodput": "2406.14066"}
 CHEAP = 0.05
