@@ -79,6 +79,17 @@ def test_one_beam_is_greedy_and_a_beam_finds_likelier_texts(name):
     assert wide.scores != one.scores
 
 
+@pytest.mark.parametrize("name", catalog.names("decoders"))
+def test_every_decoder_runs_under_guidance(name):
+    """Guidance that weighs the other stream with nothing changes nothing; other guidance does."""
+    model, decoder = sharp(), catalog.default_config("decoders", name)
+    plain = runnel.generate(model, RAGGED, 8, decoder=decoder, eos=2)
+    same = runnel.generate(model, RAGGED, 8, decoder=decoder, eos=2, guidance=cfg.Config(1.0, OTHERS))
+    assert (same.tokens, same.logprobs, same.scores) == (plain.tokens, plain.logprobs, plain.scores)
+    other = runnel.generate(model, RAGGED, 8, decoder=decoder, eos=2, guidance=cfg.Config(-2.0, OTHERS))
+    assert other.tokens != plain.tokens
+
+
 def test_sixty_rounds_of_accepting_and_rejecting():
     model, rng = sharp("mamba2, attention(window=5)"), torch.Generator().manual_seed(0)
     guided = Guided(model, CASES["cfg"]())

@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 from collections import Counter
 
@@ -50,6 +51,16 @@ def test_every_way_of_decoding_writes_accepted_texts(pattern):
             found = runnel.generate(model, RAGGED, drafter=drafter, prefill_chunk=3, **options)
             assert found.tokens == plain.tokens, drafter
     _check(runnel.generate(model, RAGGED, 15, decoder=beam.Config(width=4, processors=[EVEN]), n=3, eos=EOS))
+
+
+@pytest.mark.parametrize("name", catalog.names("decoders"))
+def test_every_decoder_that_takes_processors_obeys(name):
+    config = catalog.page("decoders", name).Config
+    if "processors" not in {field.name for field in dataclasses.fields(config)}:
+        with pytest.raises(ValueError, match="has no option 'processors'"):
+            runnel.generate(sharp(), RAGGED, 12, decoder=name, eos=EOS, processors=[EVEN])
+    else:
+        _check(runnel.generate(sharp(), RAGGED, 12, decoder=config(processors=[EVEN]), eos=EOS))
 
 
 def _check(found):
