@@ -26,16 +26,20 @@ class Line:
         terms = (1.0, size, seconds, size * size, size * seconds)
         self.sums = [FORGET * old + new for old, new in zip(self.sums, terms, strict=True)]
 
-    def at(self, size: float) -> float:
+    def fit(self) -> tuple[float, float]:
+        """Base and slope."""
         weight, x, y, xx, xy = self.sums
-        for guess_size, guess in self.guesses:
-            weight, x, y = weight + 1, x + guess_size, y + guess
-            xx, xy = xx + guess_size * guess_size, xy + guess_size * guess
+        for size, guess in self.guesses:
+            weight, x, y, xx, xy = weight + 1, x + size, y + guess, xx + size * size, xy + size * guess
         if weight == 0:
-            return 0.0
+            return 0.0, 0.0
         spread = weight * xx - x * x
         slope = max(0.0, (weight * xy - x * y) / spread) if spread > 1e-9 * weight * weight else 0.0
-        return max(0.0, (y - slope * x) / weight + slope * size)
+        return (y - slope * x) / weight, slope
+
+    def at(self, size: float) -> float:
+        base, slope = self.fit()
+        return max(0.0, base + slope * size)
 
 
 @dataclass
@@ -78,6 +82,11 @@ class Costs:
         nearest = min(self.plain, key=lambda known: abs(known - rows))
         return self.plain[nearest].value()
 
+    def curve(self, rows: int, most: int, branching: bool) -> list[float]:
+        """The seconds of 0, 1, ..., `most` guesses."""
+        base, slope = self._line(branching).fit()
+        return [self.seconds(rows, 0), *(max(0.0, base + slope * (rows + more)) for more in range(1, most + 1))]
+
     def _line(self, branching: bool) -> Line:
         """A tree is expected to cost what a chain does, until it was measured."""
         rows, plain = next(iter(self.plain.items()))
@@ -105,19 +114,22 @@ class Chances:
     def __init__(self) -> None:
         self.seen: dict[Key, Mean] = {}
         self.last: dict[Key, int] = {}
+        self.known: dict[Key, float] = {}  # what was asked for since the last round
         self.clock = 0
 
     def tick(self) -> None:
         """Another round: what was seen grows older, so that guesses which did not pay are tried again now and then."""
         self.clock += 1
+        self.known.clear()
 
     def note(self, trust: int, depth: int, rank: int, right: bool) -> None:
         key = _key(trust, depth, rank)
         self.seen.setdefault(key, Mean()).note(float(right), self._counts(key))
         self.last[key] = self.clock
+        self.known.clear()
 
     def of(self, trust: int, depth: int, rank: int) -> float:
-        return self._of(*_key(trust, depth, rank))
+        return self._of(_key(trust, depth, rank))
 
     def reach(self, draft: Draft) -> list[float]:
         """For every node of a draft, the product of the chances on its path."""
@@ -130,16 +142,19 @@ class Chances:
             reach.append(above * self.of(draft.trust, depth[-1], rank))
         return reach
 
-    def _of(self, kind: int, depth: int, rank: int) -> float:
+    def _of(self, key: Key) -> float:
+        if key not in self.known:
+            mean, prior = self.seen.get(key), self._prior(key)
+            self.known[key] = prior if mean is None else mean.value(prior, PRIOR_WEIGHT, self._counts(key))
+        return self.known[key]
+
+    def _prior(self, key: Key) -> float:
+        kind, depth, rank = key
         if rank > 0:
-            prior = NEXT_RANK * self._of(kind, depth, rank - 1)
-        elif depth > 1:
-            prior = self._of(kind, depth - 1, rank)
-        else:
-            prior = self._of(kind - 1, depth, rank) if kind > 0 else FIRST_CHANCE
-        key = (kind, depth, rank)
-        mean = self.seen.get(key)
-        return prior if mean is None else mean.value(prior, PRIOR_WEIGHT, self._counts(key))
+            return NEXT_RANK * self._of((kind, depth, rank - 1))
+        if depth > 1:
+            return self._of((kind, depth - 1, rank))
+        return self._of((kind - 1, depth, rank)) if kind > 0 else FIRST_CHANCE
 
     def _counts(self, key: Key) -> float:
         """What the chance of a kind of guess still counts for by now."""

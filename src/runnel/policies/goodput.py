@@ -22,8 +22,8 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from runnel.draft import Draft
-from runnel.policies import LengthPolicy, Round
 from runnel.measured import Chances, Costs, Line, Mean
+from runnel.policies import LengthPolicy, Round
 
 PAPERS = {"Optimizing Speculative Decoding for Serving Large Language Models Using Goodput": "2406.14066"}
 CHEAP = 0.05
@@ -75,17 +75,16 @@ class Goodput(LengthPolicy):
         reach = [self.chances.reach(draft) for draft in drafts]
         everything = [(at, node) for at, own in enumerate(reach) for node in range(len(own))]
         firsts = [(at, node) for at, draft in enumerate(drafts) for node in draft.first_path()]
-        best, chosen = len(rows) / self.costs.seconds(len(rows), 0), set[tuple[int, int]]()
+        best, chosen = len(rows) / self.costs.seconds(len(rows), 0), list[tuple[int, int]]()
         for branching, nodes in ((False, firsts), (True, everything if len(everything) > len(firsts) else [])):
-            expected, ordered = float(len(rows)), sorted(nodes, key=lambda place: -reach[place[0]][place[1]])
-            for count, (at, node) in enumerate(ordered, start=1):
+            nodes = sorted(nodes, key=lambda place: -reach[place[0]][place[1]])
+            seconds, expected = self.costs.curve(len(rows), len(nodes), branching), float(len(rows))
+            for count, (at, node) in enumerate(nodes, start=1):
                 expected += reach[at][node]
-                goodput = expected / self.costs.seconds(len(rows), count, branching)
-                if goodput > best:
-                    best, chosen = goodput, set(ordered[:count])  # eq. (3)
-        return [
-            draft.part([n for n in range(len(draft.tokens)) if (at, n) in chosen]) for at, draft in enumerate(drafts)
-        ]
+                if expected / seconds[count] > best:
+                    best, chosen = expected / seconds[count], nodes[:count]  # eq. (3)
+        kept = set(chosen)
+        return [draft.part([n for n in range(len(draft.tokens)) if (at, n) in kept]) for at, draft in enumerate(drafts)]
 
     def observe(self, round: Round) -> None:
         count, guesses = len(round.rows), len(round.forest.tokens) - len(round.rows)
