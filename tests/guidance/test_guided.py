@@ -90,7 +90,7 @@ def test_every_decoder_runs_under_guidance(name):
     assert other.tokens != plain.tokens
 
 
-def test_sixty_rounds_of_accepting_and_rejecting():
+def test_thirty_rounds_of_accepting_and_rejecting():
     model, rng = sharp("mamba2, attention(window=5)"), torch.Generator().manual_seed(0)
     guided = Guided(model, CASES["cfg"]())
     parents = [-1, 0, 1, 0, 3, -1, 5, 6, 5, 8, -1, 10, 11, 10, 13]
@@ -98,7 +98,7 @@ def test_sixty_rounds_of_accepting_and_rejecting():
     with torch.no_grad():
         state = guided.begun(guided.init_state(3), RAGGED)
         texts = [[], [], []]
-        for _ in range(60):
+        for _ in range(30):
             picks = torch.randint(0, 5, (15,), generator=rng).tolist()
             tree = DraftTree(picks, parents, rows)
             out = guided.verify(state, tree)

@@ -9,7 +9,7 @@ from runnel.prompts import set_based
 from runnel.state import State, leaves
 from tests.decoding.support import CASES, sharp
 
-MERGING = ["attention", "attention(kv_heads=1), linear_attention(conv=1)", "based*2", "based, attention, based"]
+MERGING = ["attention", "attention(kv_heads=1), linear_attention(conv=1)", "based*2", "rebased, attention, based"]
 BEFORE, PARTS, AFTER = [[1, 2, 3], [4], []], [[[0, 1], [2, 4, 4, 1], [3]], [], [[2, 2], [0]]], [[4, 1], [0], [1, 1, 2]]
 
 

@@ -68,7 +68,7 @@ class ReBased(Mixer):
     ) -> tuple[Float[Tensor, "B T D"], State]:
         q, k, v = self._project(x)
         ones = pad(v, (0, 1), value=1.0)
-        y, memory = outer_scan(pairs(q), pairs(k), ones, x.new_zeros(*x.shape[:2], 1), state.memory, lineage)
+        y, memory = outer_scan(pairs(q), pairs(k), ones, None, state.memory, lineage)
         return self.out((y[..., :-1] / (y[..., -1:] + self.floor)).flatten(-2)), State(memory)
 
     def reference(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:

@@ -59,15 +59,19 @@ def outer_scan(
     q: Float[Tensor, "B T #H K"],
     k: Float[Tensor, "B T #H K"],
     v: Float[Tensor, "B T H V"],
-    log_decay: Float[Tensor, "B T #H"] | Float[Tensor, "B T #H K"],
+    log_decay: Float[Tensor, "B T #H"] | Float[Tensor, "B T #H K"] | None,
     memory: Float[Tensor, "B H K V"],
     lineage: Lineage,
 ) -> tuple[Float[Tensor, "B T H V"], Memory]:
-    """log_decay <= 0; q, k and log_decay may be shared by all heads (an axis of 1: `#H`).
+    """log_decay <= 0, or None where nothing decays; q, k and log_decay may be shared by all heads (an axis of 1: `#H`).
 
     Returns the outputs and the memory after the last token (pending after a tree).
     """
-    return _scan(q, k, v, log_decay, memory, lineage, inclusive=True)
+    decays = v.new_zeros(*v.shape[:2], 1) if log_decay is None else log_decay
+    y, after = _scan(q, k, v, decays, memory, lineage, inclusive=True)
+    if isinstance(after, Pending) and log_decay is None:
+        after = replace(after, merge=_add)
+    return y, after
 
 
 @full_precision
@@ -121,10 +125,7 @@ def mean_scan(
 
     The normaliser is one more value column, of ones: the last column of the memory.
     """
-    none = v.new_zeros(*v.shape[:2], 1)
-    y, after = outer_scan(q, k, pad(v, (0, 1), value=1.0), none if log_decay is None else log_decay, memory, lineage)
-    if isinstance(after, Pending) and log_decay is None:
-        after = replace(after, merge=_add)
+    y, after = outer_scan(q, k, pad(v, (0, 1), value=1.0), log_decay, memory, lineage)
     return y[..., :-1] / y[..., -1:].clamp(min=torch.finfo(y.dtype).tiny), after  # zero: padding after nothing
 
 
