@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from runnel.draft import Draft, Draw, Seen
+from runnel.state import Place
 
 
 class Drafter(ABC):
@@ -48,6 +49,12 @@ class Drafter(ABC):
 
     def look_back(self, memory: Any, seen: Seen) -> None:
         """Note what the model said in a round, before `advance` tells what followed."""
+        return
+
+    def stand(self, memory: Any, place: Place) -> None:
+        """Note the place of the model's state that has read the row but its newest token: after the prompt, and in
+        every round between `look_back` and `advance`.
+        """
         return
 
     def propose_all(self, memories: Sequence[Any], budgets: Sequence[int]) -> list[Draft]:

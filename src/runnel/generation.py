@@ -246,6 +246,7 @@ def _begun(
             row.memory = drafter.begin(row.prompt, loop.draw_for(row))
             if hidden:
                 drafter.read(row.memory, hidden[row.index // samples])
+            drafter.stand(row.memory, (state, row.index // samples))
     return state if samples == 1 else state.fork([row.index // samples for row in rows])
 
 
