@@ -2,6 +2,7 @@
 
 import torch
 
+from runnel.draft import Seen
 from runnel.drafter import Drafter
 
 
@@ -24,13 +25,16 @@ class Forgetful(Drafter):
         self.drafter, self.rounds, self.drafted = drafter, 0, 0
 
     def begin(self, prompt, draw):
-        return {"text": list(prompt), "draw": draw, "own": self.drafter.begin(prompt, draw)}
+        return {"text": list(prompt), "draw": draw, "rounds": 0, "own": self.drafter.begin(prompt, draw)}
 
     def read(self, memory, hidden):
         self.drafter.read(memory["own"], hidden)
 
     def look_back(self, memory, seen):
         self.drafter.look_back(memory["own"], seen)
+
+    def stand(self, memory, place):
+        self.drafter.stand(memory["own"], place)
 
     def advance(self, memory, tokens):
         memory["text"].extend(tokens)
@@ -40,6 +44,8 @@ class Forgetful(Drafter):
         raise NotImplementedError
 
     def propose_all(self, memories, budgets):
+        for memory in memories:
+            memory["rounds"] += 1
         drafts = self.drafter.propose_all([memory["own"] for memory in memories], budgets)
         for memory, budget, draft in zip(memories, budgets, drafts, strict=True):
             if budget > 0:
@@ -49,9 +55,16 @@ class Forgetful(Drafter):
     @torch.no_grad()
     def _compare(self, memory, budget, draft):
         target, text = self.drafter.target, memory["text"]
-        fresh = self.drafter.begin(text, memory["draw"])
-        if len(text) > 1:
-            self.drafter.read(fresh, target.features(torch.tensor([text[:-1]]))[0][0])
+        if len(text) == 1 or memory["rounds"] == 1:
+            return  # some drafters need a round behind them
+        read = target.read(torch.tensor([text[:-1]]))
+        fresh = self.drafter.begin(text[:-1], memory["draw"])
+        before = target.init_state(1) if len(text) == 2 else target(torch.tensor([text[:-2]]))[1]
+        self.drafter.read(fresh, read.hidden[0, :-1])
+        self.drafter.stand(fresh, (before, 0))
+        self.drafter.look_back(fresh, Seen([text[-2]], [-1], [0], read.logits[0, -1:], read.hidden[0, -1:]))
+        self.drafter.stand(fresh, (read.state, 0))
+        self.drafter.advance(fresh, text[-1:])
         again = self.drafter.propose(fresh, budget)
         assert (again.tokens, again.parents) == (draft.tokens, draft.parents)
         for found, wanted in zip(draft.logits, again.logits, strict=True):

@@ -15,12 +15,12 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from runnel.ops.precision import widen
-from runnel.trained.heads import Heads, weighted
+from runnel.trained.heads import Guesser, weighted
 from runnel.types import Batch
 
 PAPERS = {"Clover: Regressive Lightweight Speculative Decoding with Sequential Knowledge": "2405.00263"}
 
 
-def loss(drafter: Heads, batch: Batch) -> Float[Tensor, ""]:
+def loss(drafter: Guesser, batch: Batch) -> Float[Tensor, ""]:
     """Nats per guessed token."""
     return weighted([(cross_entropy(widen(g.logits), g.tokens), 1.0) for g in drafter.guesses(batch)])  # eq. (1)

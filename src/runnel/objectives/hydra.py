@@ -20,14 +20,14 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from runnel.ops.precision import widen
-from runnel.trained.heads import Heads, weighted
+from runnel.trained.heads import Guesser, weighted
 from runnel.types import Batch
 
 PAPERS = {"Hydra: Sequentially-Dependent Draft Heads for Medusa Decoding": "2402.05109"}
 DECAY = 0.8
 
 
-def loss(drafter: Heads, batch: Batch) -> Float[Tensor, ""]:
+def loss(drafter: Guesser, batch: Batch) -> Float[Tensor, ""]:
     """Nats per guessed token, near heads first; the entropy of the target is its floor."""
     pairs = [(widen(g.logits), widen(g.taught).softmax(-1), DECAY**g.head) for g in drafter.guesses(batch)]
     return weighted([(cross_entropy(logits, law), weight) for logits, law, weight in pairs])  # eq. (1)

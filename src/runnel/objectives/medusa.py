@@ -20,14 +20,14 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from runnel.ops.precision import widen
-from runnel.trained.heads import Heads, weighted
+from runnel.trained.heads import Guesser, weighted
 from runnel.types import Batch
 
 PAPERS = {"Medusa: Simple LLM Inference Acceleration Framework with Multiple Decoding Heads": "2401.10774"}
 DECAY = 0.8
 
 
-def loss(drafter: Heads, batch: Batch) -> Float[Tensor, ""]:
+def loss(drafter: Guesser, batch: Batch) -> Float[Tensor, ""]:
     """Nats per guessed token, near heads first."""
     return weighted(
         [(cross_entropy(widen(g.logits), g.tokens), DECAY**g.head) for g in drafter.guesses(batch)]  # eq. (1)

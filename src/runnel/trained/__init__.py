@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from runnel import catalog
+from runnel.draft import Draft
 from runnel.drafter import Drafter
 from runnel.mixer import parameter_groups
 from runnel.model import Model
@@ -81,6 +82,9 @@ class TrainedDrafter(nn.Module, Drafter):
     def make(self, d_model: int) -> None:
         """Make the weights."""
 
+    def propose(self, memory: Any, budget: int) -> Draft:
+        return self.propose_all([memory], [budget])[0]
+
     @property
     def target(self) -> Model:
         return self.config.target
@@ -104,10 +108,10 @@ class TrainedDrafter(nn.Module, Drafter):
         return frozen(self.target.head, hidden)
 
 
-def frozen(module: nn.Module, *inputs: Any) -> Any:
+def frozen(module: nn.Module, *inputs: Any, **options: Any) -> Any:
     """A module's function whose weights get no gradient."""
     weights = {name: weight.detach() for name, weight in module.named_parameters()}
-    return functional_call(module, weights, inputs)
+    return functional_call(module, weights, inputs, options)
 
 
 def save(drafter: TrainedDrafter, folder: str | Path) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from jaxtyping import Float, Int
@@ -61,6 +61,12 @@ class Guess(NamedTuple):
     taught: Float[Tensor, "M V"]
 
 
+class Guesser(Protocol):
+    """Whatever guesses several places from one."""
+
+    def guesses(self, batch: Batch) -> Iterator[Guess]: ...
+
+
 class Heads(TrainedDrafter):
     """reader: layers that the target's vectors go through, in order, before the heads see them; or none."""
 
@@ -86,9 +92,6 @@ class Heads(TrainedDrafter):
 
     def advance(self, memory: Memory, tokens: Sequence[int]) -> None:
         memory.newest = tokens[-1]
-
-    def propose(self, memory: Memory, budget: int) -> Draft:
-        return self.propose_all([memory], [budget])[0]
 
     @torch.no_grad()
     def propose_all(self, memories: Sequence[Memory], budgets: Sequence[int]) -> list[Draft]:

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from runnel.draft import Draft, Draw, Seen
+from runnel.draft import Draw, Seen
 from runnel.lineage import Lineage
 from runnel.trained import TrainedConfig, TrainedDrafter
 from runnel.types import Batch
@@ -99,9 +99,6 @@ class Pairs(TrainedDrafter):
         memory.features.extend(memory.left)
         memory.tokens.extend(tokens)
         memory.left = []
-
-    def propose(self, memory: PairsMemory, budget: int) -> Draft:
-        return self.propose_all([memory], [budget])[0]
 
     def taught(self, batch: Batch) -> Taught:
         """What the target teaches. ValueError for rows that are too short to hold a pair."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from runnel import patterns
@@ -29,13 +29,13 @@ class Stack(nn.Module):
 
     def init_state(self, batch_size: int) -> State:
         mixers: list[Mixer] = [layer.mixer for layer in self.layers]  # type: ignore[misc]
-        lengths = torch.zeros(batch_size, dtype=torch.long, device=next(self.parameters()).device)
+        lengths = torch.zeros(batch_size, dtype=torch.long, device=next((p.device for p in self.parameters()), None))
         return State(tuple(mixer.init_state(batch_size) for mixer in mixers), lengths, self._identify)
 
     def forward(
         self, x: Float[Tensor, "B T D"], state: State | None = None, lineage: Lineage | None = None
     ) -> tuple[Float[Tensor, "B T D"], State]:
-        """The outputs, and the state after them."""
+        """The outputs, and the state after them (pending after a tree)."""
         batch_size, length = x.shape[:2]
         state = self.init_state(batch_size) if state is None else state
         lineage = Lineage.sequence(batch_size, length, x.device) if lineage is None else lineage
@@ -43,7 +43,8 @@ class Stack(nn.Module):
         for layer, memory in zip(self.layers, state.layers, strict=True):
             x, memory = layer(x, memory, lineage)
             after.append(memory)
-        return self.norm(x), State(tuple(after), lineage.end, state.identify)
+        end = state.lengths if lineage.is_tree else lineage.end
+        return self.norm(x), State(tuple(after), end, state.identify)
 
     def read(self, pieces: Sequence[Tensor], places: Sequence[Place]) -> tuple[list[Tensor], State]:
         """Read vectors (T, D), at least one, after each place: the outputs (T, D) of each, and the state after all."""
@@ -55,3 +56,21 @@ class Stack(nn.Module):
 
     def _identify(self) -> str:
         return "the state of a drafter's own layers"
+
+
+def part_of(places: Sequence[Place], layers: slice) -> list[Place]:
+    """The places in states of some of the layers."""
+    states = {id(state): State(state.layers[layers], state.lengths, state.identify) for state, _ in places}
+    return [(states[id(state)], row) for state, row in places]
+
+
+def branching(segments: Int[Tensor, "B T"], count: int) -> Lineage:
+    """A text of documents with a branch of `count` nodes at every token: the text, then the first nodes of all
+    branches, the second ones, ...
+    """
+    length = segments.shape[1]
+    columns = torch.arange(length, device=segments.device).expand_as(segments)
+    going_on = torch.zeros_like(segments, dtype=torch.bool)
+    going_on[:, 1:] = segments[:, 1:] == segments[:, :-1]
+    branches = [columns + length * above for above in range(count)]
+    return Lineage.tree(torch.cat([torch.where(going_on, columns - 1, -1), *branches], dim=1))

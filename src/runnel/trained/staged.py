@@ -84,9 +84,6 @@ class Staged(TrainedDrafter):
     def advance(self, memory: Memory, tokens: Sequence[int]) -> None:
         memory.text.extend(tokens)
 
-    def propose(self, memory: Memory, budget: int) -> Draft:
-        return self.propose_all([memory], [budget])[0]
-
     @torch.no_grad()
     def propose_all(self, memories: Sequence[Memory], budgets: Sequence[int]) -> list[Draft]:
         for memory, budget in zip(memories, budgets, strict=True):

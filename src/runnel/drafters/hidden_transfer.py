@@ -1,0 +1,150 @@
+"""Hidden transfer: vectors of places to come are made from a middle layer's, and run through the rest of the target.
+
+Paper: "Parallel Decoding via Hidden Transfer for Lossless Large Language Model Acceleration" (2024, 2404.12022),
+section 3.
+
+    h_i = h + W_i h,  i = 1..k,   h the output of layer m after the last token that was read                (1)
+    p_i = softmax(head(norm(layers m + 1 .. L at h_i, after the text and h_1, ..., h_{i-1})))                 (2)
+
+p_i is the law of the token i places after the newest one. As with Medusa's heads, the newest token is not seen.
+
+| code | paper |
+|---|---|
+| transfers | k, the pseudo hidden states |
+| depth | m, the transfer layer |
+| lower, upper | layers 1..m and m + 1..L of the target, frozen |
+
+Nothing pseudo is kept: the states that h_1, h_2, ... leave are dropped, and the row's own is only read.
+Deviates: one transfer layer for all steps. The paper runs the pseudo states in the verifying pass itself; here the k go
+through the upper layers, and what was accepted through the lower ones once more, for h: about one more call of the
+target a round. The first round knows no h, and drafts nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from runnel.draft import Draft, Draw, Seen
+from runnel.lineage import Lineage
+from runnel.state import Place
+from runnel.trained import TrainedConfig, TrainedDrafter, frozen
+from runnel.trained.heads import Guess
+from runnel.trained.stack import Stack, branching, part_of
+from runnel.trees import Asked, Sketch, grow_all
+from runnel.types import IGNORE, Batch
+
+PAPERS = {"Parallel Decoding via Hidden Transfer for Lossless Large Language Model Acceleration": "2404.12022"}
+TRAINED = True
+
+
+@dataclass(frozen=True)
+class Config(TrainedConfig):
+    """transfers >= 1: places ahead. depth: in [0, the target's layers); half of them for None."""
+
+    transfers: int = 4
+    depth: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.transfers < 1:
+            raise ValueError(f"transfers must be at least 1; got {self.transfers}")
+        layers = len(self.target.layers)
+        if not 0 <= self.layer < layers:
+            raise ValueError(f"depth must lie in [0, {layers}), below the target's last layer; got {self.layer}")
+
+    @property
+    def layer(self) -> int:
+        return len(self.target.layers) // 2 if self.depth is None else self.depth
+
+
+@dataclass
+class Memory:
+    """place: of the target's state. behind: the place one round before, and what was read from there on."""
+
+    draw: Draw
+    place: Place | None = None
+    read: list[int] | None = None
+    behind: tuple[Place, list[int]] | None = None
+
+
+class HiddenTransfer(TrainedDrafter):
+    config: Config
+    looks_back = True
+
+    def make(self, d_model: int) -> None:
+        self.transfers = nn.ModuleList(nn.Linear(d_model, d_model, bias=False) for _ in range(self.config.transfers))
+        for parameter in self.transfers.parameters():
+            nn.init.zeros_(parameter)
+        layers, depth = list(self.target.layers), self.config.layer
+        self.frozen = (Stack(layers[:depth], nn.Identity()), Stack(layers[depth:], self.target.norm))  # not registered
+
+    def pseudo(self, hidden: Float[Tensor, "*B D"]) -> Float[Tensor, "*B k D"]:
+        return torch.stack([hidden + transfer(hidden) for transfer in self.transfers], dim=-2)  # eq. (1)
+
+    def begin(self, prompt: Sequence[int], draw: Draw) -> Memory:
+        return Memory(draw)
+
+    def look_back(self, memory: Memory, seen: Seen) -> None:
+        memory.read = [seen.tokens[node] for node in seen.path]
+
+    def stand(self, memory: Memory, place: Place) -> None:
+        if memory.place is not None and memory.read is not None:
+            memory.behind = (memory.place, memory.read)
+        memory.place = place
+
+    def advance(self, memory: Memory, tokens: Sequence[int]) -> None:
+        return  # `look_back` has said all
+
+    @torch.no_grad()
+    def propose_all(self, memories: Sequence[Memory], budgets: Sequence[int]) -> list[Draft]:
+        most, known = self.config.transfers, [memory.behind is not None for memory in memories]
+        depths = [min(budget, most) if one else 0 for one, budget in zip(known, budgets, strict=True)]
+        rows = [row for row, depth in enumerate(depths) if depth > 0]
+        laws = dict(zip(rows, self._laws([memories[row] for row in rows]) if rows else [], strict=True))
+        sketches, draws = [Sketch() for _ in memories], [memory.draw for memory in memories]
+
+        def after(asked: Asked) -> dict[int, Tensor]:
+            return {row: laws[row][[sketches[row].depth(node) for node in nodes]] for row, nodes in asked.items()}
+
+        grow_all(self.builder, sketches, draws, depths, after)
+        return [sketch.draft() for sketch in sketches]
+
+    def _laws(self, memories: Sequence[Memory]) -> Tensor:
+        """The logits (N, k, V) of eq. (2)."""
+        lower, upper = self.frozen
+        behind = [memory.behind for memory in memories if memory.behind is not None]
+        tokens = [self.embed(torch.tensor(read, device=self.device)) for _, read in behind]
+        hidden, _ = lower.read(tokens, part_of([place for place, _ in behind], slice(None, self.config.layer)))
+        places = [memory.place for memory in memories if memory.place is not None]
+        pseudo = self.pseudo(torch.stack([own[-1] for own in hidden]))
+        outputs, _ = upper.read(list(pseudo), part_of(places, slice(self.config.layer, None)))
+        return self.law(torch.stack(outputs)).double().cpu()
+
+    def guesses(self, batch: Batch) -> Iterator[Guess]:
+        """What the pseudo vectors of every place say: the text is a tree with a branch of k nodes at every token."""
+        segments = torch.zeros_like(batch.inputs) if batch.segments is None else batch.segments
+        (lower, upper), count, length = self.frozen, self.config.transfers, batch.inputs.shape[1]
+        with torch.no_grad():
+            target = self.target.read(batch.inputs, lineage=Lineage.packed(segments))
+            hidden, _ = lower(self.embed(batch.inputs), lineage=Lineage.packed(segments))
+        nodes = torch.cat([hidden, self.pseudo(hidden).transpose(1, 2).flatten(1, 2)], dim=1)  # text, 1st, 2nd, ...
+        y, _ = frozen(upper, nodes, lineage=branching(segments, count))
+        for head, own in enumerate(self.law(y[:, length:]).unflatten(1, (count, length)).unbind(1), start=1):
+            kept = (segments[:, head:] == segments[:, :-head]) & (batch.targets[:, head:] != IGNORE)
+            if head < length and bool(kept.any()):
+                yield Guess(head, own[:, :-head][kept], batch.targets[:, head:][kept], target.logits[:, head:][kept])
+
+
+@torch.no_grad()
+def reference(drafter: HiddenTransfer, text: Sequence[int]) -> Float[Tensor, "k V"]:
+    """Eq. (1) and (2) after a text, all of which goes through all layers anew."""
+    lower, upper = drafter.frozen
+    hidden, _ = lower(drafter.embed(torch.tensor([text])))
+    pseudo = [hidden[0, -1] + transfer.weight @ hidden[0, -1] for transfer in drafter.transfers]
+    y, _ = upper(torch.cat([hidden[0], torch.stack(pseudo)])[None])
+    return drafter.target.head(y[0, len(text) :])
