@@ -45,7 +45,6 @@ BORDER = -1
 @dataclass(frozen=True)
 class Config:
     """texts: documents as tokens. files: documents to be read by the codec. bias >= 0; min_match, max_draft >= 1.
-
     otherwise: a drafter by name, Config or as it is.
     """
 
