@@ -154,8 +154,7 @@ def page(results: dict[tuple[str, str], list[dict[str, Any]]], plan: Plan) -> st
             table(results),
             "",
             "Greedy text of such small models runs into loops, which any copy follows: the sampled columns tell more.",
-            "The suffix automaton alone is below prompt lookup: mostly because it asks for matches of 3 tokens, not 2;",
-            "that it copies from the first place of a match, as in its paper, and not from the last, costs a little too.",
+            "The suffix automaton alone is below prompt lookup, mostly because it asks for matches of 3 tokens, not 2.",
             "",
         ]
     )
