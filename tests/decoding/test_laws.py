@@ -5,7 +5,7 @@ import pytest
 from runnel import catalog
 from runnel.acceptance import Acceptance
 from runnel.trees import TreeBuilder, best_first, calibrated, independent, template, without_replacement
-from tests.decoding.enumeration import plain_law, tables, written_law
+from tests.decoding.enumeration import accepted, plain_law, tables, written_law
 
 LOSSLESS = [name for name in catalog.names("acceptance") if catalog.page("acceptance", name).LOSSLESS]
 RULES = [name for name in LOSSLESS if not catalog.make("acceptance", Acceptance, name).shares_noise]
@@ -49,3 +49,14 @@ def test_a_wrong_rule_is_found_out():
 
     found = written_law(rule, Mistaken(builder.config), target, drafter, (2,), length=2)
     assert max(abs(found[text] - p) for text, p in plain_law(target, 2).items()) > 1e-3
+
+
+def test_siblings_that_differ_are_accepted_more_often_than_independent_ones():
+    """Exact means of one round at the same number of nodes, by the same rule."""
+    rule = catalog.make("acceptance", Acceptance, "recursive_rejection")
+    differing = catalog.make("trees", TreeBuilder, without_replacement.Config((2,)))
+    independently = catalog.make("trees", TreeBuilder, independent.Config(2))
+    for seed in range(10):
+        laws = tables(seed=seed, sharpness=3.0)
+        found = [accepted(rule, builder, *laws, (2,), length=2) for builder in (differing, independently)]
+        assert found[0] > found[1]
