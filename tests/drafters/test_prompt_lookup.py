@@ -19,7 +19,8 @@ def test_it_copies_what_followed_the_newest_match(config):
             text += new
             drafter.advance(memory, new)
             start = prompt_lookup.reference(text, config)
-            tokens, parents, _ = drafter.propose(memory, budget=6)
+            draft = drafter.propose(memory, budget=6)
+            tokens, parents = draft.tokens, draft.parents
             if start is None:
                 assert tokens == []
                 continue

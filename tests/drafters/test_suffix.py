@@ -27,7 +27,7 @@ def test_it_copies_what_followed_the_longest_match(alphabet):
 def test_it_copies_and_goes_on_with_a_period():
     drafter = suffix.Suffix(suffix.Config(min_match=2, max_draft=7))
     memory = drafter.begin([1, 2, 3, 4, 9, 2, 3], draw=None)
-    assert drafter.propose(memory, budget=2) == Draft.chain([4, 9])
+    assert drafter.propose(memory, budget=2) == Draft.chain([4, 9], trust=2)
     drafter.advance(memory, [4, 5])
     assert drafter.propose(memory, budget=20).tokens == []
     drafter.advance(memory, [6, 5, 6])
