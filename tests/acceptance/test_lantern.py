@@ -36,6 +36,18 @@ def test_what_is_written_is_the_pooled_law_within_its_budget():
     assert distance(rule.pooled(law, taken)[0], taken) < 1e-12  # all may be moved, all are near
 
 
+def test_acceptance_rises_with_the_neighbourhood():
+    rates = []
+    for k in (1, 2, 3, 6):
+        rule, rate = lantern.Lantern(lantern.Config(LINE, k, 0.3)), 0.0
+        for seed in range(20):
+            law, taken = laws(seed)
+            rate += float(torch.minimum(rule.pooled(law, taken)[0], taken).sum()) / 20
+        rates.append(rate)
+    assert rates == sorted(rates)
+    assert rates[-1] > rates[0] + 0.1
+
+
 def test_a_given_token_takes_the_mass_of_its_nearest_first():
     rule = lantern.Lantern(lantern.Config(LINE, 3, 0.25))
     law = torch.tensor([0.1, 0.2, 0.3, 0.2, 0.1, 0.1], dtype=torch.float64)

@@ -10,7 +10,7 @@ import runnel
 from runnel.drafters import draft_model
 from runnel.generation import generate
 from runnel.objectives import next_token
-from runnel.trees import best_first, independent, stochastic_beam, template, without_replacement
+from runnel.trees import acceptance_head, best_first, independent, stochastic_beam, template, without_replacement
 from runnel.types import Batch
 
 ROWS, TOKENS = 32, 40
@@ -87,3 +87,27 @@ def test_trees_that_look_at_the_law_are_accepted_further(rule, temperature):
         assert found["best first of 8"] >= found[other] - 0.05
     for tree in ("2 chains of 4, none alike", "stochastic beam of 2 by 4"):
         assert found[tree] >= found["2 chains of 4"] - 0.02
+
+
+@pytest.mark.thorough
+@pytest.mark.timeout(900)
+def test_a_chain_that_stops_in_time_costs_less_than_any_of_one_length():
+    """Cost per token where a draft costs 0.15 of a call of the target; the head has seen the target's kind of text."""
+    target, drafter = pair()
+    text = torch.tensor(list(lines(400).encode()))
+    torch.manual_seed(0)
+    head = acceptance_head.Head().double()
+    acceptance_head.fit(head, *acceptance_head.examples(target, drafter, text[: len(text) // 64 * 64].view(-1, 64)))
+    prompts = [list(line.encode()) for line in lines(24).splitlines(keepends=True)]
+
+    def cost(tree, longest):
+        rows = []
+        drafting = draft_model.Config(drafter, max_draft=longest, tree=tree)
+        options = {"drafter": drafting, "acceptance": "rejection", "seed": 0}
+        found = generate(target, prompts, TOKENS, on_tokens=lambda row, _: rows.append(row), **options)
+        return (len(rows) + 0.15 * found.stats["drafted"]) / (24 * TOKENS)
+
+    fixed = {longest: cost("chain", longest) for longest in (3, 4, 6, 8)}
+    stopping = {threshold: cost(acceptance_head.Config(head, threshold), 12) for threshold in (0.7, 0.9)}
+    print(f"cost per token, by length: {fixed}; by threshold: {stopping}")
+    assert stopping[0.9] < min(fixed.values())
