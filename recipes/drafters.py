@@ -21,9 +21,10 @@ from typing import Any
 import torch
 
 import runnel
-from runnel import catalog, drafters, patterns, train
+from runnel import catalog, patterns, train
 from runnel.codecs.bytes import Bytes
 from runnel.data import Source, open_source
+from runnel.drafters import fastdraft
 from runnel.generation import generate
 from runnel.model import Model
 from runnel.trained import TrainedDrafter
@@ -31,6 +32,8 @@ from runnel.trained import TrainedDrafter
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "results" / "drafters.md"
 SEEDS = (0, 1, 2)
+LONGEST = 4
+"""Tokens that every drafter here drafts at most."""
 EXCLUDED = "test+tests+idle_test+site-packages+dist-packages+encodings+pydoc_data+lib2to3"
 
 
@@ -52,7 +55,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Entry:
-    """A drafter and its objective."""
+    """A drafter and its objective; of several, each has an equal share of the steps."""
 
     drafter: str
     objective: str
@@ -67,7 +70,12 @@ ENTRIES = (
     Entry("clover", "clover"),
     Entry("eagle(sampled=False)", "eagle"),
     Entry("eagle", "eagle"),
-    Entry("nested(exits=(1, 2))", "nested"),
+    Entry("nested(exits=[1, 2])", "nested"),
+    Entry("falcon(block=1)", "falcon"),
+    Entry("falcon(block=2)", "falcon"),
+    Entry("hidden_transfer", "hidden_transfer"),
+    Entry("fastdraft(layers=2)", "nested"),
+    Entry("fastdraft(layers=2)", "nested, fastdraft"),
 )
 
 
@@ -96,16 +104,21 @@ def perform(entry: Entry, seed: int, plan: Plan, target: Model, folder: Path) ->
     """Train a drafter and let it draft; a JSON-able record."""
     source = open_text(plan, seed)
     drafter = build(entry, target, seed)
-    config = train.TrainConfig(
-        steps=plan.steps, lr=plan.lr, objective=entry.objective, valid_every=None, save_seconds=1e9, seed=seed
-    )
-    name = "".join(c if c.isalnum() else "-" for c in f"{entry.drafter}-{entry.objective}")
-    result = train.fit(drafter, source, folder / f"{name}-{seed}", config, _progress(f"{entry.drafter} {seed}"))
+    objectives, tokens, seconds = entry.objective.split(", "), 0, 0.0
+    for stage, objective in enumerate(objectives):
+        steps = plan.steps // len(objectives)
+        config = train.TrainConfig(
+            steps=steps, lr=plan.lr, objective=objective, valid_every=None, save_seconds=1e9, seed=seed
+        )
+        name = "".join(c if c.isalnum() else "-" for c in f"{entry.drafter}-{entry.objective}")
+        run = folder / (f"{name}-{seed}" if stage == len(objectives) - 1 else f"{name}-{seed}-begun-{stage}")
+        result = train.fit(drafter, source, run, config, _progress(f"{entry.drafter} {seed}"))
+        tokens, seconds = tokens + result.tokens, seconds + result.seconds
     return {
         "parameters": sum(p.numel() for p in drafter.parameters()),
-        "tokens": result.tokens,
-        "seconds": result.seconds,
-        "tokens_per_call": tokens_per_call(drafter.eval(), prompts_of(source, plan), plan.written),
+        "tokens": tokens,
+        "seconds": seconds,
+        **drafted(drafter.eval(), prompts_of(source, plan), plan.written),
     }
 
 
@@ -116,12 +129,24 @@ def prompts_of(source: Source, plan: Plan) -> list[list[int]]:
     return rows[chosen, : plan.length // 2].tolist()
 
 
-def tokens_per_call(drafter: drafters.Drafter, prompts: Sequence[Sequence[int]], written: int) -> float:
-    """Tokens that every round of a row gives: those accepted and one."""
-    assert isinstance(drafter, TrainedDrafter)
-    found = generate(drafter.target, prompts, written, "greedy", drafter)
-    count = sum(map(len, found.tokens))
-    return count / (count - found.stats["accepted"])
+def drafted(drafter: TrainedDrafter, prompts: Sequence[Sequence[int]], written: int) -> dict[str, float]:
+    """Tokens that every round of a row gives, those accepted and one; the rate at which a drafted token is accepted
+    when those before it were; and the tokens per call that block efficiency foretells from that rate.
+    """
+    done, rounds = [0] * len(prompts), []
+
+    def note(row: int, new: list[int]) -> None:
+        rounds.append((len(new) - 1, min(LONGEST, written - done[row] - 1)))
+        done[row] += len(new)
+
+    generate(drafter.target, prompts, written, "greedy", drafter, on_tokens=note)
+    accepted, refused = sum(kept for kept, _ in rounds), sum(kept < room for kept, room in rounds)
+    rate = accepted / max(1, accepted + refused)
+    return {
+        "tokens_per_call": sum(done) / len(rounds),
+        "rate": rate,
+        "foretold": fastdraft.block_efficiency(rate, LONGEST),
+    }
 
 
 # ---- finished runs ------------------------------------------------------------------------------------------------
@@ -162,12 +187,16 @@ def _progress(title: str) -> Any:
 # ---- the page -----------------------------------------------------------------------------------------------------
 
 
+def mean(found: Sequence[dict[str, Any]], key: str) -> float:
+    return sum(record[key] for record in found) / len(found)
+
+
 def page(results: Sequence[tuple[Entry, list[dict[str, Any]]]], plan: Plan) -> str:
     tokens = results[0][1][0]["tokens"]
     rows = [
         f"| `{entry.drafter}` | `{entry.objective}` | {found[0]['parameters']:,} | "
         + " / ".join(f"{record['tokens_per_call']:.2f}" for record in found)
-        + f" | {sum(record['tokens_per_call'] for record in found) / len(found):.2f} |"
+        + f" | {mean(found, 'tokens_per_call'):.2f} | {mean(found, 'rate'):.3f} | {mean(found, 'foretold'):.2f} |"
         for entry, found in results
     ]
     return "\n".join(
@@ -179,10 +208,11 @@ def page(results: Sequence[tuple[Entry, list[dict[str, Any]]]], plan: Plan) -> s
             f"{tokens:,} tokens of the same text with the target frozen, and drafts a chain of at most four.",
             f"Tokens per call of the target, greedily, {plan.written} tokens after each of {plan.prompts} held-out",
             "prompts: 1.00 without a drafter, at most 5.00 with chains of four. Seeds (of weights and data) are parted",
-            "by slashes.",
+            "by slashes. The rate is how often a drafted token is accepted when those before it were; from it alone,",
+            "block efficiency (see `fastdraft`) foretells the last column.",
             "",
-            "| drafter | objective | parameters | tokens per call | mean |",
-            "|---|---|---|---|---|",
+            "| drafter | objective | parameters | tokens per call | mean | rate | foretold |",
+            "|---|---|---|---|---|---|---|",
             *rows,
             "",
         ]
