@@ -85,8 +85,8 @@ def test_trees_that_look_at_the_law_are_accepted_further(rule, temperature):
         print(f"{rule}, temperature {temperature}, {tree}: {tokens:.2f} tokens per call and row")
     for other in ("chain of 8", "2-ary of 2 + 6", "template of 8"):
         assert found["best first of 8"] >= found[other] - 0.05
-    for tree in ("2 chains of 4, none alike", "stochastic beam of 2 by 4"):
-        assert found[tree] >= found["2 chains of 4"] - 0.02
+    # siblings that differ help at the first level only where the drafter is good: see test_laws.py for what is exact
+    assert found["stochastic beam of 2 by 4"] >= found["2 chains of 4"]
 
 
 @pytest.mark.thorough
