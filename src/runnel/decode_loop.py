@@ -70,8 +70,9 @@ class Loop:
         self.acceptance.accept(walks)
         state = commit([walk.path for walk in walks])
         verified = time.perf_counter()
+        own = self.model.own_state(state)
         for walk, count in zip(walks, before, strict=True):
-            self._report(walk, walk.row.tokens[count:], state)
+            self._report(walk, walk.row.tokens[count:], own)
         self._count(rows, forest, walks, drafted - started, verified - drafted)
         if self.drafter is not None:
             self.draft_seconds += drafted - started + time.perf_counter() - verified

@@ -242,11 +242,12 @@ def _begun(
     else:
         state = prefill(reader, unread, state, chunk)
     if drafter is not None:
+        own = loop.model.own_state(state)
         for row in rows:
             row.memory = drafter.begin(row.prompt, loop.draw_for(row))
             if hidden:
                 drafter.read(row.memory, hidden[row.index // samples])
-            drafter.stand(row.memory, (state, row.index // samples))
+            drafter.stand(row.memory, (own, row.index // samples))
     return state if samples == 1 else state.fork([row.index // samples for row in rows])
 
 

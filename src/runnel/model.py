@@ -101,6 +101,7 @@ class TextModel(TextReader, Protocol):
     def read(self, inputs: Elements, state: State | None = None, lineage: Lineage | None = None) -> Reading: ...
     def verify(self, state: State, tree: DraftTree) -> Verification: ...
     def fingerprint(self) -> str: ...
+    def own_state(self, state: State) -> State: ...
 
 
 @dataclass(frozen=True)
@@ -218,6 +219,10 @@ class Model(nn.Module):
             hidden = padded[tree.rows, layout.columns]
         pending = PendingState(state, layers, layout.columns.to(device), tree.rows, tree.parents)
         return Verification(logits, hidden, pending)
+
+    def own_state(self, state: State) -> State:
+        """What of a state is that of the model whose hidden vectors are read: here all of it."""
+        return state
 
     def _run(self, inputs: Tensor, memories: Memory, lineage: Lineage) -> tuple[Tensor, Memory]:
         x, after = self._embedded(inputs), []

@@ -122,6 +122,10 @@ class Guided:
         read = self.read(inputs, state, lineage)
         return read.hidden, read.state
 
+    def own_state(self, state: State) -> State:
+        """The state of the first stream."""
+        return self._parts(state)[0]
+
     def verify(self, state: State, tree: DraftTree) -> Verification:
         """As `Model.verify`; what is committed, every stream commits."""
         outs = [model.verify(part, tree) for model, part in zip(self.models, self._parts(state), strict=True)]
