@@ -75,6 +75,18 @@ def test_what_it_drafts_depends_on_the_text_alone(name, rule):
 
 
 @pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("tree", ["best_first", "template"])
+def test_its_guesses_grow_into_any_tree(name, tree, tmp_path):
+    target = sharp(PATTERN)
+    drafters.save(shaken(make(name)), tmp_path)
+    chain, branched = [drafters.load(tmp_path, target, shape) for shape in ("chain", tree)]
+    plain = generate(target, RAGGED, 12, "greedy")
+    found = [generate(target, RAGGED, 12, "greedy", drafter) for drafter in (chain, branched)]
+    assert [each.tokens for each in found] == [plain.tokens] * 2
+    assert found[1].stats["drafted"] > found[0].stats["drafted"]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_same_arguments_same_weights(name):
     one, two = make(name), make(name)
     assert all(torch.equal(tensor, two.state_dict()[key]) for key, tensor in one.state_dict().items())
