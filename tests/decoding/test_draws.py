@@ -8,6 +8,7 @@ from runnel.drafters import auto_correct, draft_model, prompt_lookup
 from runnel.generation import generate
 from runnel.trees import acceptance_head, best_first, independent, stochastic_beam, template, without_replacement
 from tests.decoding.support import CHI_SQUARE_99, Branching, chi_square, law_of, sharp
+from tests.trees.support import head
 
 DRAWS, PROMPT = 20_000, [0, 2, 1, 0, 2]
 TREES = {
@@ -17,7 +18,7 @@ TREES = {
     "stochastic_beam": stochastic_beam.Config(width=2),
     "best_first": best_first.Config(nodes=4),
     "independent": independent.Config(chains=3),
-    "acceptance_head": acceptance_head.Config(acceptance_head.Head().double(), 0.6),
+    "acceptance_head": acceptance_head.Config(head(), 0.087),
 }
 CASES = [
     ("rejection", "chain"),

@@ -15,9 +15,10 @@ from runnel.trees import (
     without_replacement,
 )
 from tests.decoding.support import HYBRIDS, PATTERNS, RAGGED, assert_same_state, sharp, stepped
+from tests.trees.support import head
 
 TREES = {
-    "acceptance_head": acceptance_head.Config(acceptance_head.Head().double(), 0.8),
+    "acceptance_head": acceptance_head.Config(head(), 0.6),
     "best_first": best_first.Config(nodes=6),
     "calibrated": calibrated.Config([[0.6, 0.2], [0.5, 0.2], [0.4]], nodes=6),
     "chain": "chain",

@@ -7,7 +7,7 @@ import torch
 from runnel import catalog
 from runnel.decoders import sample
 from runnel.rows import FreshDraw, Row, RowDraw
-from runnel.trees import Sketch, TreeBuilder, grow_all
+from runnel.trees import Sketch, TreeBuilder, acceptance_head, grow_all
 from tests.decoding.support import sharp
 
 
@@ -16,6 +16,16 @@ def draws(seed=0, temperature=1.0, **options):
     decoder = sample.Sample(sample.Config(temperature=temperature, **options))
     row = Row(0, seed, [0], 7, 50, frozenset(), decoder)
     return RowDraw(row), FreshDraw(row)
+
+
+def head():
+    """An acceptance head with fixed weights, that is not of one mind."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        made = acceptance_head.Head(width=8, layers=2).double()
+    with torch.no_grad():
+        made.leave.weight.mul_(6.0)
+    return made
 
 
 def law(path):
