@@ -59,6 +59,7 @@ def exits_of(target):
 CASES = {
     "adaptive": lambda target: adaptive.Config(nodes=7, explore=2.0),
     "aggressive": lambda target: aggressive.Config(max_draft=5),
+    "auto": lambda target: "auto",
     "auto_correct": lambda target: auto_correct.Config(mask=target.config.vocab_size - 1, max_draft=2),
     "clover": lambda target: clover.Config(target, heads=2, augment="mingru"),
     "corpus": lambda target: corpus.Config([[1, 2, 3, 1, 2, 0], [0, 4, 2, 2]], bias=0, min_match=2, max_draft=4),
