@@ -131,7 +131,8 @@ def prompts_of(source: Source, plan: Plan) -> list[list[int]]:
 
 def drafted(drafter: TrainedDrafter, prompts: Sequence[Sequence[int]], written: int) -> dict[str, float]:
     """Tokens that every round of a row gives, those accepted and one; the rate at which a drafted token is accepted
-    when those before it were; and the tokens per call that block efficiency foretells from that rate.
+    when those before it were; and the tokens per call that block efficiency foretells from that rate and the length
+    of each draft, which is shorter at the end of a text.
     """
     done, rounds = [0] * len(prompts), []
 
@@ -145,7 +146,7 @@ def drafted(drafter: TrainedDrafter, prompts: Sequence[Sequence[int]], written: 
     return {
         "tokens_per_call": sum(done) / len(rounds),
         "rate": rate,
-        "foretold": fastdraft.block_efficiency(rate, LONGEST),
+        "foretold": sum(fastdraft.block_efficiency(rate, room) for _, room in rounds) / len(rounds),
     }
 
 

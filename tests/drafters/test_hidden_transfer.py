@@ -70,7 +70,7 @@ def test_it_has_no_weights_but_the_transfers():
     ("options", "message"),
     [
         ({"transfers": 0}, "transfers must be at least 1; got 0"),
-        ({"depth": 3}, r"depth must lie in \[0, 3\), below the target's last layer; got 3"),
+        ({"depth": 3}, r"depth must lie in \[0, 3\), the target's layers; got 3"),
     ],
 )
 def test_impossible_options_are_refused(options, message):

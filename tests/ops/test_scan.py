@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from runnel.lineage import Lineage
-from runnel.ops.scan import diagonal_scan, reference
+from runnel.ops.scan import complex_scan, diagonal_scan, reference
 
 from .support import check_tree, close, normal, same_with_gradients
 
@@ -41,3 +41,25 @@ def test_a_decay_that_underflows_leaves_no_nan():
     y, last = diagonal_scan(a, b, torch.ones(1, 2, dtype=torch.float64), Lineage.sequence(1, 130))
     close(last, b[:, -1])
     assert torch.autograd.grad(y.sum(), a)[0].isfinite().all()
+
+
+def test_a_complex_memory_is_kept_as_pairs():
+    """Sequence and tree: the same scan, the memory in real numbers."""
+    a, b, h = [x.detach().requires_grad_() for x in coefficients("complex", 2, 9, 3)]
+    pairs = torch.view_as_real(h.detach()).requires_grad_()
+
+    def loop(a, b, memory):
+        states, last = reference(a, b, torch.view_as_complex(memory))
+        return states, torch.view_as_real(last)
+
+    same_with_gradients(complex_scan(a, b, pairs, Lineage.sequence(2, 9)), loop(a, b, pairs), [a, b, pairs])
+    check_tree(complex_scan, loop, [a, b], pairs)
+
+
+def test_a_memory_read_from_a_file_may_lie_anywhere():
+    """Pairs of float64 at an address that is no multiple of 16, where a complex view would crash the process."""
+    a, b, h = [x.detach() for x in coefficients("complex", 2, 5, 3)]
+    storage = torch.empty(2 * h.numel() + 1, dtype=torch.float64)
+    pairs = storage[1:].view(2, 3, 2).copy_(torch.view_as_real(h))
+    assert pairs.data_ptr() % 16 == 8
+    close(complex_scan(a, b, pairs, Lineage.sequence(2, 5))[0], reference(a, b, h)[0])

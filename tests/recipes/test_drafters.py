@@ -53,7 +53,7 @@ def test_every_entry_runs_and_is_not_run_again(recipe, tiny, tmp_path, monkeypat
     first = list(recipe.perform_all(recipe.ENTRIES, tiny, tmp_path))
     for entry, (found,) in first:
         assert 1 <= found["tokens_per_call"] <= 5 and 0 <= found["rate"] <= 1, entry
-        assert found["foretold"] == fastdraft.block_efficiency(found["rate"], recipe.LONGEST)
+        assert 1 <= found["foretold"] <= fastdraft.block_efficiency(found["rate"], recipe.LONGEST)
     monkeypatch.setattr(recipe, "perform", lambda *_: pytest.fail("a finished run was made again"))
     assert list(recipe.perform_all(recipe.ENTRIES, tiny, tmp_path)) == first
     text = recipe.page(first, tiny)

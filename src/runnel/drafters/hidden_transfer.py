@@ -1,7 +1,6 @@
 """Hidden transfer: vectors of places to come are made from a middle layer's, and run through the rest of the target.
 
-Paper: "Parallel Decoding via Hidden Transfer for Lossless Large Language Model Acceleration" (2024, 2404.12022),
-section 3.
+Paper: "Parallel Decoding via Hidden Transfer for Lossless Large Language Model Acceleration" (2024, 2404.12022).
 
     h_i = h + W_i h,  i = 1..k,   h the output of layer m after the last token that was read                (1)
     p_i = softmax(head(norm(layers m + 1 .. L at h_i, after the text and h_1, ..., h_{i-1})))                 (2)
@@ -11,12 +10,11 @@ p_i is the law of the token i places after the newest one. As with Medusa's head
 | code | paper |
 |---|---|
 | transfers | k, the pseudo hidden states |
-| depth | m, the transfer layer |
-| lower, upper | layers 1..m and m + 1..L of the target, frozen |
+| depth | m, the transfer layer: `lower` are the layers up to it, `upper` those after it, frozen |
 
-Nothing pseudo is kept: the states that h_1, h_2, ... leave are dropped, and the row's own is only read.
-Deviates: one transfer layer for all steps. The paper runs the pseudo states in the verifying pass itself; here the k go
-through the upper layers, and what was accepted through the lower ones once more, for h: about one more call of the
+The states that h_1, h_2, ... leave are dropped, and the row's own is only read: nothing pseudo is kept.
+Deviates: one transfer layer for all steps. The paper runs the pseudo states in the verifying pass; here they go through
+the upper layers on their own, and what was accepted once more through the lower ones, for h: about one more call of the
 target a round. The first round knows no h, and drafts nothing.
 """
 
@@ -31,15 +29,16 @@ from torch import Tensor, nn
 
 from runnel.draft import Draft, Draw, Seen
 from runnel.lineage import Lineage
-from runnel.state import Place
+from runnel.state import Place, State
 from runnel.trained import TrainedConfig, TrainedDrafter, frozen
-from runnel.trained.heads import Guess
-from runnel.trained.stack import Stack, branching, part_of
+from runnel.trained.heads import Guess, countable, spread
+from runnel.trained.stack import Stack, part_of
 from runnel.trees import Asked, Sketch, grow_all
-from runnel.types import IGNORE, Batch
+from runnel.types import Batch
 
 PAPERS = {"Parallel Decoding via Hidden Transfer for Lossless Large Language Model Acceleration": "2404.12022"}
 TRAINED = True
+PLACES = 16  # of a row, that are learned from at a time
 
 
 @dataclass(frozen=True)
@@ -53,9 +52,8 @@ class Config(TrainedConfig):
         super().__post_init__()
         if self.transfers < 1:
             raise ValueError(f"transfers must be at least 1; got {self.transfers}")
-        layers = len(self.target.layers)
-        if not 0 <= self.layer < layers:
-            raise ValueError(f"depth must lie in [0, {layers}), below the target's last layer; got {self.layer}")
+        if not 0 <= self.layer < len(self.target.layers):
+            raise ValueError(f"depth must lie in [0, {len(self.target.layers)}), the target's layers; got {self.layer}")
 
     @property
     def layer(self) -> int:
@@ -78,8 +76,8 @@ class HiddenTransfer(TrainedDrafter):
 
     def make(self, d_model: int) -> None:
         self.transfers = nn.ModuleList(nn.Linear(d_model, d_model, bias=False) for _ in range(self.config.transfers))
-        for parameter in self.transfers.parameters():
-            nn.init.zeros_(parameter)
+        for transfer in self.transfers:
+            nn.init.zeros_(transfer.weight)  # type: ignore[arg-type]
         layers, depth = list(self.target.layers), self.config.layer
         self.frozen = (Stack(layers[:depth], nn.Identity()), Stack(layers[depth:], self.target.norm))  # not registered
 
@@ -102,14 +100,13 @@ class HiddenTransfer(TrainedDrafter):
 
     @torch.no_grad()
     def propose_all(self, memories: Sequence[Memory], budgets: Sequence[int]) -> list[Draft]:
-        most, known = self.config.transfers, [memory.behind is not None for memory in memories]
-        depths = [min(budget, most) if one else 0 for one, budget in zip(known, budgets, strict=True)]
+        depths = [min(b, self.config.transfers) if m.behind else 0 for m, b in zip(memories, budgets, strict=True)]
         rows = [row for row, depth in enumerate(depths) if depth > 0]
-        laws = dict(zip(rows, self._laws([memories[row] for row in rows]) if rows else [], strict=True))
+        laws = dict(zip(rows, self._laws([memories[row] for row in rows]) if rows else (), strict=True))
         sketches, draws = [Sketch() for _ in memories], [memory.draw for memory in memories]
 
         def after(asked: Asked) -> dict[int, Tensor]:
-            return {row: laws[row][[sketches[row].depth(node) for node in nodes]] for row, nodes in asked.items()}
+            return {row: laws[row][[sketches[row].depth(node) for node in own]] for row, own in asked.items()}
 
         grow_all(self.builder, sketches, draws, depths, after)
         return [sketch.draft() for sketch in sketches]
@@ -120,24 +117,27 @@ class HiddenTransfer(TrainedDrafter):
         behind = [memory.behind for memory in memories if memory.behind is not None]
         tokens = [self.embed(torch.tensor(read, device=self.device)) for _, read in behind]
         hidden, _ = lower.read(tokens, part_of([place for place, _ in behind], slice(None, self.config.layer)))
-        places = [memory.place for memory in memories if memory.place is not None]
-        pseudo = self.pseudo(torch.stack([own[-1] for own in hidden]))
-        outputs, _ = upper.read(list(pseudo), part_of(places, slice(self.config.layer, None)))
+        places = part_of([memory.place for memory in memories if memory.place], slice(self.config.layer, None))
+        outputs, _ = upper.read(list(self.pseudo(torch.stack([own[-1] for own in hidden]))), places)
         return self.law(torch.stack(outputs)).double().cpu()
 
     def guesses(self, batch: Batch) -> Iterator[Guess]:
-        """What the pseudo vectors of every place say: the text is a tree with a branch of k nodes at every token."""
-        segments = torch.zeros_like(batch.inputs) if batch.segments is None else batch.segments
-        (lower, upper), count, length = self.frozen, self.config.transfers, batch.inputs.shape[1]
+        """What the pseudo vectors say at some places of each row, all at once, each after the state of its place."""
+        lineage = Lineage.packed(torch.zeros_like(batch.inputs) if batch.segments is None else batch.segments)
+        (lower, upper), length = self.frozen, batch.inputs.shape[1]
+        places = spread(length, PLACES, anywhere=self.training).to(batch.inputs.device)
         with torch.no_grad():
-            target = self.target.read(batch.inputs, lineage=Lineage.packed(segments))
-            hidden, _ = lower(self.embed(batch.inputs), lineage=Lineage.packed(segments))
-        nodes = torch.cat([hidden, self.pseudo(hidden).transpose(1, 2).flatten(1, 2)], dim=1)  # text, 1st, 2nd, ...
-        y, _ = frozen(upper, nodes, lineage=branching(segments, count))
-        for head, own in enumerate(self.law(y[:, length:]).unflatten(1, (count, length)).unbind(1), start=1):
-            kept = (segments[:, head:] == segments[:, :-head]) & (batch.targets[:, head:] != IGNORE)
-            if head < length and bool(kept.any()):
-                yield Guess(head, own[:, :-head][kept], batch.targets[:, head:][kept], target.logits[:, head:][kept])
+            target = self.target.read(batch.inputs, lineage=lineage)
+            hidden, _ = lower(self.embed(batch.inputs), lineage=lineage)
+            states = upper.states_at(hidden, places.tolist(), lineage)
+        pseudo = self.pseudo(hidden[:, places]).transpose(0, 1).flatten(0, 1)  # (places B, k, D)
+        logits = self.law(frozen(upper, pseudo, State.cat(states))[0]).unflatten(0, (len(places), -1)).transpose(0, 1)
+        for head in range(1, self.config.transfers + 1):
+            here = places[places + head < length]
+            kept, tokens = countable(batch, here, head), batch.targets[:, here + head]
+            if bool(kept.any()):
+                own, laws = logits[:, : len(here), head - 1], target.logits[:, here + head]
+                yield Guess(head, own[kept], tokens[kept], laws[kept])
 
 
 @torch.no_grad()

@@ -10,12 +10,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from jaxtyping import Inexact
+from jaxtyping import Complex, Float, Inexact
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from runnel.lineage import Lineage
-from runnel.ops.precision import full_precision
+from runnel.ops.precision import full_precision, widen
 from runnel.ops.recording import primitive
 from runnel.ops.unroll import walk_tree
 from runnel.state import Memory, Pending
@@ -54,8 +54,34 @@ def diagonal_scan(
     return states, states[:, -1]
 
 
+def complex_scan(
+    a: Complex[Tensor, "B T *D"], b: Complex[Tensor, "B T *D"], memory: Float[Tensor, "B *D 2"], lineage: Lineage
+) -> tuple[Complex[Tensor, "B T *D"], Memory]:
+    """The same with complex a and b. The memory is kept as pairs (real, imaginary): a state is made of real numbers."""
+    states, after = diagonal_scan(a, b, from_pairs(memory), lineage)
+    if isinstance(after, Pending):
+        return states, Pending(_advance_pairs, memory, after.records)
+    return states, torch.view_as_real(after)
+
+
+def from_pairs(pairs: Float[Tensor, "*D 2"]) -> Complex[Tensor, "*D"]:
+    """Complex numbers from (real, imaginary). A copy: what was read from a file may lie at an address that is aligned
+    for real numbers only, where complex arithmetic crashes.
+    """
+    return torch.complex(*pairs.unbind(-1))
+
+
+def polar(radius: Float[Tensor, "*#D"], angle: Float[Tensor, "*#D"]) -> Complex[Tensor, "*D"]:
+    """radius * exp(i * angle), broadcast, in at least single precision."""
+    return torch.polar(*torch.broadcast_tensors(widen(radius), widen(angle)))
+
+
 def _advance(memory: Tensor, lineage: Lineage, a: Tensor, b: Tensor) -> Tensor:
     return diagonal_scan(a, b, memory, lineage)[1]
+
+
+def _advance_pairs(memory: Tensor, lineage: Lineage, a: Tensor, b: Tensor) -> Tensor:
+    return complex_scan(a, b, memory, lineage)[1]
 
 
 def mask_chain(a: Tensor, b: Tensor, lineage: Lineage) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from runnel.draft import Draft, Draw, Seen
@@ -143,13 +143,24 @@ class Heads(TrainedDrafter):
         hidden = target.hidden if self.reader is None else self.reader(target.hidden, lineage=lineage)[0]
         length = batch.inputs.shape[1]
         for head in range(1, min(self.config.heads, length - 1) + 1):
-            kept = batch.targets[:, head:] != IGNORE
-            if batch.segments is not None:
-                kept &= batch.segments[:, head:] == batch.segments[:, :-head]
+            kept = countable(batch, torch.arange(length - head, device=hidden.device), head)
             if bool(kept.any()):
                 known = batch.inputs.unfold(1, head + 1, 1)[..., 1:]  # (B, T - head, head)
                 logits = self.guess(hidden[:, :-head][kept], known[kept])
                 yield Guess(head, logits, batch.targets[:, head:][kept], target.logits[:, head:][kept])
+
+
+def countable(batch: Batch, places: Int[Tensor, "A"], ahead: int) -> Bool[Tensor, "B A"]:
+    """Where the target `ahead` places on from each place counts, and all from the place to it is of one document."""
+    counted = batch.targets[:, places + ahead] != IGNORE
+    segments = batch.segments
+    return counted if segments is None else counted & (segments[:, places] == segments[:, places + ahead])
+
+
+def spread(length: int, count: int, anywhere: bool) -> Int[Tensor, "A"]:
+    """About `count` of `length` places, evenly; from a random one on where they may begin anywhere."""
+    every = max(1, length // count)
+    return torch.arange(int(torch.randint(every, ())) if anywhere else every - 1, length, every)
 
 
 def weighted(losses: Sequence[tuple[Any, float]]) -> Any:

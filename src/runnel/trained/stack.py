@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from runnel import patterns
@@ -35,7 +36,7 @@ class Stack(nn.Module):
     def forward(
         self, x: Float[Tensor, "B T D"], state: State | None = None, lineage: Lineage | None = None
     ) -> tuple[Float[Tensor, "B T D"], State]:
-        """The outputs, and the state after them (pending after a tree)."""
+        """The outputs, and the state after them."""
         batch_size, length = x.shape[:2]
         state = self.init_state(batch_size) if state is None else state
         lineage = Lineage.sequence(batch_size, length, x.device) if lineage is None else lineage
@@ -43,8 +44,7 @@ class Stack(nn.Module):
         for layer, memory in zip(self.layers, state.layers, strict=True):
             x, memory = layer(x, memory, lineage)
             after.append(memory)
-        end = state.lengths if lineage.is_tree else lineage.end
-        return self.norm(x), State(tuple(after), end, state.identify)
+        return self.norm(x), State(tuple(after), lineage.end, state.identify)
 
     def read(self, pieces: Sequence[Tensor], places: Sequence[Place]) -> tuple[list[Tensor], State]:
         """Read vectors (T, D), at least one, after each place: the outputs (T, D) of each, and the state after all."""
@@ -54,6 +54,16 @@ class Stack(nn.Module):
         y, state = self(x, gathered(places), None if bool(valid.all()) else Lineage.padded(valid))
         return [own[:length] for own, length in zip(y, lengths, strict=True)], state
 
+    @torch.no_grad()
+    def states_at(self, x: Float[Tensor, "B T D"], places: Sequence[int], lineage: Lineage) -> list[State]:
+        """The states after some places of a chain, in order."""
+        states: list[State] = []
+        for begin, end in pairwise([0, *[place + 1 for place in places]]):
+            reset, valid = [None if mask is None else mask[:, begin:end] for mask in (lineage.reset, lineage.valid)]
+            part = Lineage(lineage.start, end - begin, reset, valid)
+            states.append(self(x[:, begin:end], states[-1] if states else None, part)[1])
+        return states
+
     def _identify(self) -> str:
         return "the state of a drafter's own layers"
 
@@ -62,15 +72,3 @@ def part_of(places: Sequence[Place], layers: slice) -> list[Place]:
     """The places in states of some of the layers."""
     states = {id(state): State(state.layers[layers], state.lengths, state.identify) for state, _ in places}
     return [(states[id(state)], row) for state, row in places]
-
-
-def branching(segments: Int[Tensor, "B T"], count: int) -> Lineage:
-    """A text of documents with a branch of `count` nodes at every token: the text, then the first nodes of all
-    branches, the second ones, ...
-    """
-    length = segments.shape[1]
-    columns = torch.arange(length, device=segments.device).expand_as(segments)
-    going_on = torch.zeros_like(segments, dtype=torch.bool)
-    going_on[:, 1:] = segments[:, 1:] == segments[:, :-1]
-    branches = [columns + length * above for above in range(count)]
-    return Lineage.tree(torch.cat([torch.where(going_on, columns - 1, -1), *branches], dim=1))
