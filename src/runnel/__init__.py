@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from runnel.generation import Generation, Scores, generate, score
     from runnel.lineage import Lineage
     from runnel.model import Model, ModelConfig, build, load, save
+    from runnel.packing import PackedModel, load_packed, pack, save_packed
     from runnel.state import State
     from runnel.tree import DraftTree, Verification
     from runnel.types import IGNORE, Batch
@@ -23,14 +24,18 @@ __all__ = [
     "Lineage",
     "Model",
     "ModelConfig",
+    "PackedModel",
     "Scores",
     "State",
     "Verification",
     "build",
     "generate",
     "load",
+    "load_packed",
     "methods",
+    "pack",
     "save",
+    "save_packed",
     "score",
 ]
 _HOMES = {
@@ -38,6 +43,7 @@ _HOMES = {
     "generation": ("Generation", "Scores", "generate", "score"),
     "lineage": ("Lineage",),
     "model": ("Model", "ModelConfig", "build", "load", "save"),
+    "packing": ("PackedModel", "load_packed", "pack", "save_packed"),
     "state": ("State",),
     "tree": ("DraftTree", "Verification"),
     "types": ("IGNORE", "Batch"),

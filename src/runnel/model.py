@@ -186,7 +186,7 @@ class Model(nn.Module):
     ) -> tuple[Float[Tensor, "B T D"], State, Lineage]:
         if lineage is not None and lineage.is_tree:
             raise ValueError("a draft tree has no next state: use model.verify(state, tree)")
-        self._check_inputs(inputs)
+        check_inputs(inputs, self.config)
         batch_size, length = inputs.shape[:2]
         state = self.init_state(batch_size) if state is None else state
         lineage = Lineage.sequence(batch_size, length, inputs.device) if lineage is None else lineage
@@ -212,7 +212,7 @@ class Model(nn.Module):
             logits = hidden.new_zeros(0, self.config.outcomes)
         else:
             tokens = layout.padded(tree.tokens, 0).to(device)
-            self._check_inputs(tokens)
+            check_inputs(tokens, self.config)
             lineage = layout.lineage().to(device).at(state.lengths)
             padded, layers = self._run(tokens, state.layers, lineage)
             logits = self._outcomes(padded, lineage)[tree.rows, layout.columns]
@@ -235,14 +235,6 @@ class Model(nn.Module):
         if isinstance(self.embed, nn.Embedding) and inputs.is_floating_point():
             return inputs.to(self.embed.weight.dtype) @ self.embed.weight
         return self.embed(inputs)
-
-    def _check_inputs(self, inputs: Tensor) -> None:
-        if self.config.vocab_size is None:
-            _check_values(inputs, self.config.outcomes)
-        elif inputs.is_floating_point() and inputs.dim() == 3:
-            _check_mixtures(inputs, self.config.vocab_size)
-        else:
-            _check_tokens(inputs, self.config.vocab_size)
 
     # ---- identity and training ----------------------------------------------------------------------------------
 
@@ -347,6 +339,16 @@ def load(folder: str | Path) -> Model:
 
 def _version(model: Model) -> int:
     return sum(p._version for p in model.parameters() if not p.is_inference())
+
+
+def check_inputs(inputs: Tensor, config: ModelConfig) -> None:
+    """ValueError unless they are tokens, mixtures of tokens or values that the model takes."""
+    if config.vocab_size is None:
+        _check_values(inputs, config.outcomes)
+    elif inputs.is_floating_point() and inputs.dim() == 3:
+        _check_mixtures(inputs, config.vocab_size)
+    else:
+        _check_tokens(inputs, config.vocab_size)
 
 
 def _check_tokens(tokens: Tensor, vocab_size: int) -> None:

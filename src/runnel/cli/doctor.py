@@ -45,6 +45,8 @@ def gather(bandwidth: bool) -> dict[str, Any]:
     """JSON-able facts; sizes in bytes, None for what is not there or cannot be found out."""
     import torch
 
+    from runnel import native
+
     facts: dict[str, Any] = {
         "python": f"{platform.python_version()} ({sys.executable})",
         "system": platform.platform(),
@@ -56,6 +58,7 @@ def gather(bandwidth: bool) -> dict[str, Any]:
         "torch_kernels": torch.backends.cpu.get_cpu_capability(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "compiler": _compiler(),
+        "native": native.instruction_sets(),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "free_memory_bytes": _free_memory(),
         "free_disk_bytes": shutil.disk_usage(Path.cwd()).free,
@@ -66,6 +69,8 @@ def gather(bandwidth: bool) -> dict[str, Any]:
 def advise(facts: dict[str, Any]) -> list[str]:
     """What to do, a line for each thing that is missing."""
     advice = [f"{name} is not installed; {why}" for name, why in OPTIONAL.items() if facts[name] is None]
+    if not facts["native"]:
+        advice.append("the native kernels were not built, so runnel.pack is missing: reinstall with a C++ compiler")
     if facts["threads"] > facts["cores"]:
         advice.append(
             f"{facts['threads']} threads on {facts['cores']} cores are slow: set OMP_NUM_THREADS or --threads"

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn.functional import pad, scaled_dot_product_attention
 
 from runnel.lineage import Lineage
+from runnel.ops.recording import primitive
 from runnel.state import Memory, Pending
 
 
@@ -62,6 +63,7 @@ def reference(
     return y
 
 
+@primitive
 def attend(
     q: Float[Tensor, "B T H K"],
     k: Float[Tensor, "B T G K"],
@@ -76,11 +78,11 @@ def attend(
 
     Returns the outputs and the grown memory (pending after a tree).
     """
-    append = partial(_append, window=window, sinks=sinks)
+    grow = partial(append, window=window, sinks=sinks)
     y = _attention(q, k, v, memory, lineage, window, sinks)
     if lineage.is_tree:
-        return y, Pending(append, memory, (k, v), _gather if window is None else None)
-    return y, append(memory, lineage, k, v)
+        return y, Pending(grow, memory, (k, v), _gather if window is None else None)
+    return y, grow(memory, lineage, k, v)
 
 
 def _attention(
@@ -107,7 +109,7 @@ def _visible(held: Tensor, lineage: Lineage, window: int | None, sinks: int) -> 
     return visible & ((own[:, :, None] - position < window) | (position < sinks))
 
 
-def _append(memory: KeyValues, lineage: Lineage, k: Tensor, v: Tensor, window: int | None, sinks: int) -> KeyValues:
+def append(memory: KeyValues, lineage: Lineage, k: Tensor, v: Tensor, window: int | None, sinks: int) -> KeyValues:
     """The memory after a chain, without what no later token can see."""
     positions = torch.cat([memory.positions, lineage.positions], dim=1)
     grown = KeyValues(torch.cat([memory.k, k], dim=1), torch.cat([memory.v, v], dim=1), positions)

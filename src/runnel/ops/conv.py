@@ -12,6 +12,7 @@ from torch import Tensor
 
 from runnel.lineage import Lineage
 from runnel.ops.precision import full_precision
+from runnel.ops.recording import primitive
 from runnel.state import Memory, Pending
 
 
@@ -37,6 +38,7 @@ def reference(
     return torch.stack(outputs, dim=1), seen[:, seen.shape[1] - (width - 1) :]
 
 
+@primitive
 @full_precision
 def causal_conv(
     x: Float[Tensor, "B T D"],
@@ -56,6 +58,7 @@ def causal_conv(
     return y, tail
 
 
+@primitive
 @full_precision
 def shift(
     x: Float[Tensor, "B T D"], tail: Float[Tensor, "B 1 D"], lineage: Lineage

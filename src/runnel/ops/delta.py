@@ -21,6 +21,7 @@ from runnel.ops import unroll
 from runnel.ops.outer import advance, decay_of, mask_padding, per_key
 from runnel.ops.paths import Blocks, join
 from runnel.ops.precision import full_precision
+from runnel.ops.recording import primitive
 from runnel.state import Memory, Pending
 
 
@@ -81,6 +82,7 @@ def dplr_reference(
     return unroll.reference(lambda x, s: dplr_step(*[*x, s]), tokens, memory)
 
 
+@primitive
 @full_precision
 def delta_scan(
     q: Float[Tensor, "B T H K"],
@@ -116,6 +118,7 @@ def delta_scan(
     return join(scores @ written + reads @ before, lineage.length), memory
 
 
+@primitive
 @full_precision
 def dplr_scan(
     q: Float[Tensor, "B T H K"],

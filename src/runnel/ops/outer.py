@@ -19,6 +19,7 @@ from torch.nn.functional import pad
 from runnel.lineage import Lineage
 from runnel.ops.paths import Decay, blocks_of, join
 from runnel.ops.precision import full_precision
+from runnel.ops.recording import primitive
 from runnel.state import Memory, Pending
 
 HEAD_CHUNK = 64
@@ -54,6 +55,7 @@ def reference(
     return torch.stack(outputs, dim=1), memory
 
 
+@primitive
 @full_precision
 def outer_scan(
     q: Float[Tensor, "B T #H K"],

@@ -16,6 +16,7 @@ from torch.autograd.function import once_differentiable
 
 from runnel.lineage import Lineage
 from runnel.ops.precision import full_precision, widen
+from runnel.ops.recording import primitive
 from runnel.ops.unroll import walk_tree
 from runnel.state import Memory, Pending
 
@@ -33,6 +34,7 @@ def reference(
     return torch.stack(states, dim=1), h
 
 
+@primitive
 @full_precision
 def diagonal_scan(
     a: Inexact[Tensor, "B T *D"], b: Inexact[Tensor, "B T *D"], memory: Inexact[Tensor, "B *D"], lineage: Lineage

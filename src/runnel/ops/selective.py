@@ -19,6 +19,7 @@ from torch.autograd.function import once_differentiable
 
 from runnel.lineage import Lineage
 from runnel.ops.precision import full_precision
+from runnel.ops.recording import primitive
 from runnel.ops.unroll import walk_tree
 from runnel.state import Memory, Pending
 
@@ -55,6 +56,7 @@ def reference(
     return torch.stack(outputs, dim=1), memory
 
 
+@primitive
 @full_precision
 def selective_scan(
     x: Float[Tensor, "B T D"],

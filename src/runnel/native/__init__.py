@@ -1,0 +1,49 @@
+"""Kernels for the CPU in C++, optional at run time: without a compiler everything works in PyTorch.
+
+`available()` says whether the extension was built, `instruction_sets()` what this machine can run of it.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+import torch
+from jaxtyping import BFloat16, Float32
+from torch import Tensor
+
+try:
+    _kernels: Any = import_module("runnel.native._kernels")
+except ImportError:
+    _kernels = None
+
+
+def available() -> bool:
+    """Whether the extension was built."""
+    return _kernels is not None
+
+
+def kernels() -> Any:
+    """The extension. ValueError without it."""
+    if _kernels is None:
+        raise ValueError("the native extension was not built: `runnel doctor` says what is missing")
+    return _kernels
+
+
+def instruction_sets() -> list[str]:
+    """What this machine can run of the extension, best first; empty without it."""
+    return _kernels.instruction_sets() if available() else []
+
+
+def use(name: str) -> None:
+    """Run the kernels of another instruction set than the best one, e.g. to compare."""
+    if not kernels().use(name):
+        raise ValueError(f"this machine runs {instruction_sets()}; got {name!r}")
+
+
+def to_bf16(x: Float32[Tensor, "*N"]) -> BFloat16[Tensor, "*N"]:
+    """Rounded to nearest even."""
+    x = x.contiguous()
+    out = torch.empty_like(x, dtype=torch.bfloat16)
+    kernels().to_bf16(x.data_ptr(), out.data_ptr(), x.numel(), torch.get_num_threads())
+    return out

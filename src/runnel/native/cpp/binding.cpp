@@ -1,0 +1,143 @@
+// What Python sees. Tensors come as addresses: the thin layer in Python has checked shapes, types and contiguity.
+#include <nanobind/nanobind.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
+#include <nanobind/stl/vector.h>
+
+#include "kernels.h"
+#include "packed.h"
+#include "pool.h"
+#include "program.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace {
+
+template <class T>
+T* at(uintptr_t address) {
+  return reinterpret_cast<T*>(address);
+}
+
+std::vector<std::string> instruction_sets() {
+  std::vector<std::string> names;
+  for (const char* const* name = runnel::available(); *name != nullptr; ++name) names.emplace_back(*name);
+  return names;
+}
+
+void to_bf16(uintptr_t x, uintptr_t out, int64_t count, int threads) {
+  constexpr int64_t kChunk = 1 << 16;
+  runnel::Lease lease(threads);
+  lease.run((count + kChunk - 1) / kChunk, [&](int64_t chunk) {
+    const int64_t begin = chunk * kChunk, size = count - begin < kChunk ? count - begin : kChunk;
+    runnel::kernels().to_bf16(at<const float>(x) + begin, at<uint16_t>(out) + begin, size);
+  });
+}
+
+using runnel::Layout;
+
+Layout layout_of(int kind, int64_t outputs, int64_t inputs, int64_t group) {
+  return Layout{static_cast<runnel::Weights>(kind), outputs, inputs, group};
+}
+
+void multiply(const Layout& layout, uintptr_t packed, uintptr_t bias, uintptr_t x, int64_t x_stride, int64_t rows,
+              uintptr_t y, int64_t y_stride, int threads) {
+  thread_local runnel::Workspace space;
+  runnel::Lease lease(threads);
+  runnel::multiply(layout, at<const void>(packed), at<const float>(bias), at<const float>(x), x_stride, rows,
+                   at<float>(y), y_stride, space, lease);
+}
+
+using runnel::Operation;
+using runnel::Program;
+using runnel::View;
+
+// (space, index, offset, sizes, strides)
+using ViewTuple = std::tuple<int, int64_t, int64_t, std::vector<int64_t>, std::vector<int64_t>>;
+// (kind, code, operands, ints, floats, data)
+using OperationTuple = std::tuple<int, int, std::vector<ViewTuple>, std::vector<int64_t>, std::vector<float>,
+                                  std::vector<uintptr_t>>;
+// (keys, values, positions, held, row, position_row, new_k, new_v, new_row)
+using KeyValuesTuple =
+    std::tuple<uintptr_t, uintptr_t, uintptr_t, int64_t, int64_t, int64_t, uintptr_t, uintptr_t, int64_t>;
+
+Operation operation_of(const OperationTuple& given) {
+  Operation op{static_cast<runnel::Kind>(std::get<0>(given)), std::get<1>(given), {}, std::get<3>(given),
+               std::get<4>(given), std::get<5>(given)};
+  for (const auto& [space, index, offset, sizes, strides] : std::get<2>(given))
+    op.operands.push_back(View{static_cast<View::Space>(space), index, offset, sizes, strides});
+  return op;
+}
+
+runnel::Call call_of(int64_t count, int64_t batch, const std::vector<uintptr_t>& nodes,
+                     const std::vector<uintptr_t>& before, const std::vector<uintptr_t>& after,
+                     const std::vector<KeyValuesTuple>& memories, uintptr_t arena, uintptr_t input, uintptr_t output,
+                     int threads) {
+  runnel::Call call{{count, batch, at<const int64_t>(nodes[0]), at<const int64_t>(nodes[1]),
+                     at<const int64_t>(nodes[2]), at<const int64_t>(nodes[3])},
+                    before, after, {}, arena, input, output, threads};
+  for (const auto& [k, v, positions, held, row, position_row, new_k, new_v, new_row] : memories)
+    call.key_values.push_back({at<const float>(k), at<const float>(v), at<const int64_t>(positions), held, row,
+                               position_row, at<float>(new_k), at<float>(new_v), new_row});
+  return call;
+}
+
+}  // namespace
+
+NB_MODULE(_kernels, m) {
+  m.def("instruction_sets", &instruction_sets);
+  m.def("chosen", [] { return std::string(runnel::kernels().name); });
+  m.def("use", [](const std::string& name) { return runnel::use(name.c_str()); }, "name"_a);
+  m.def("to_bf16", &to_bf16, "x"_a, "out"_a, "count"_a, "threads"_a, nb::call_guard<nb::gil_scoped_release>());
+
+  nb::class_<Layout>(m, "Layout")
+      .def("__init__", [](Layout* self, int kind, int64_t outputs, int64_t inputs, int64_t group) {
+        new (self) Layout(layout_of(kind, outputs, inputs, group));
+      }, "kind"_a, "outputs"_a, "inputs"_a, "group"_a)
+      .def_prop_ro("nbytes", &Layout::nbytes)
+      .def("pack", [](const Layout& self, uintptr_t w, int64_t stride, uintptr_t packed, int threads) {
+        runnel::Lease lease(threads);
+        runnel::pack(self, at<const float>(w), stride, at<void>(packed), lease);
+      }, "w"_a, "stride"_a, "packed"_a, "threads"_a, nb::call_guard<nb::gil_scoped_release>())
+      .def("unpack", [](const Layout& self, uintptr_t packed, uintptr_t w) {
+        runnel::unpack(self, at<const void>(packed), at<float>(w));
+      }, "packed"_a, "w"_a, nb::call_guard<nb::gil_scoped_release>())
+      .def("multiply", &multiply, "packed"_a, "bias"_a, "x"_a, "x_stride"_a, "rows"_a, "y"_a, "y_stride"_a, "threads"_a,
+           nb::call_guard<nb::gil_scoped_release>());
+
+  nb::class_<Program>(m, "Program")
+      .def("__init__", [](Program* self, std::vector<int64_t> sizes, std::vector<std::vector<int64_t>> offsets,
+                          std::vector<int64_t> totals, std::vector<int64_t> leaves, std::vector<uintptr_t> constants,
+                          const std::vector<std::tuple<const Layout*, uintptr_t>>& matrices,
+                          const std::vector<OperationTuple>& operations, int64_t input, int64_t output,
+                          int64_t position) {
+        std::vector<runnel::Matrix> owned;
+        for (const auto& [layout, data] : matrices) owned.push_back({*layout, data});
+        std::vector<Operation> steps;
+        for (const auto& operation : operations) steps.push_back(operation_of(operation));
+        new (self) Program(std::move(sizes), std::move(offsets), std::move(totals), std::move(leaves),
+                           std::move(constants), std::move(owned), std::move(steps), input, output, position);
+      })
+      .def("run", [](const Program& self, int64_t count, int64_t batch, const std::vector<uintptr_t>& nodes,
+                     const std::vector<uintptr_t>& before, const std::vector<uintptr_t>& after,
+                     const std::vector<KeyValuesTuple>& memories, uintptr_t arena, uintptr_t input, uintptr_t output,
+                     int threads) {
+        nb::gil_scoped_release release;
+        self.run(call_of(count, batch, nodes, before, after, memories, arena, input, output, threads));
+      })
+      .def("verify", [](const Program& self, int64_t count, int64_t batch, const std::vector<uintptr_t>& nodes,
+                        const std::vector<uintptr_t>& before, const std::vector<KeyValuesTuple>& memories,
+                        uintptr_t arena, uintptr_t input, uintptr_t output, int threads) {
+        nb::gil_scoped_release release;
+        self.verify(call_of(count, batch, nodes, before, {}, memories, arena, input, output, threads));
+      })
+      .def("commit", [](const Program& self, int64_t count, int64_t batch, const std::vector<uintptr_t>& nodes,
+                        const std::vector<uintptr_t>& before, const std::vector<uintptr_t>& after,
+                        const std::vector<KeyValuesTuple>& memories, uintptr_t arena, uintptr_t where,
+                        int64_t tree_nodes, int threads) {
+        nb::gil_scoped_release release;
+        self.commit(call_of(count, batch, nodes, before, after, memories, arena, 0, 0, threads),
+                    at<const int64_t>(where), tree_nodes);
+      })
+      .def("arena_numbers", &Program::arena_numbers, "keep"_a);
+}

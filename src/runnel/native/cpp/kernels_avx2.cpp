@@ -1,0 +1,2 @@
+#define RUNNEL_ISA avx2
+#include "kernels_body.h"

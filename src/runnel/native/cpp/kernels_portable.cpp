@@ -1,0 +1,2 @@
+#define RUNNEL_ISA portable
+#include "kernels_body.h"

@@ -1,0 +1,265 @@
+"""Packed models: decode-ready, with the surface of a Model.
+
+    packed = runnel.pack(model, weights="bf16")
+
+Every layer is recorded once on one token and replayed natively for all tokens of a call: a prefill, the next token of
+every row, a draft tree. A token's logits have the same bits in all three, whatever else is computed beside it. A layer
+with an operation that has no native form runs in PyTorch; `PackedModel.fallbacks` names it and the reason.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from runnel.head import Head
+from runnel.lineage import Lineage
+from runnel.model import ModelConfig, Reading, check_inputs
+from runnel.packing.memory import Held, Memories
+from runnel.packing.segment import Nodes, Segment, nodes_of_chain
+from runnel.state import Memory, Pending, PendingState, State, map_memory
+from runnel.tree import DraftTree, Verification
+from runnel.types import Elements
+
+CHUNK = 256
+"""Most tokens of one native call: their vectors should stay in cache."""
+NOTHING = Held([], None, [])
+"""What a segment without layers remembers."""
+
+
+class PackedModel:
+    """A model as native programs: made by `runnel.pack`, kept by `runnel.save_packed` and `runnel.load_packed`."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        weights: str,
+        parts: Sequence[Segment | TorchLayer],
+        head: Segment | Head,
+        embedding: Tensor | None,
+        zero: Sequence[Memory],
+        fingerprint: str,
+        fallbacks: dict[str, str],
+        semantics: dict[str, int],
+    ) -> None:
+        """zero: the zero memories of one row. fallbacks: what runs in PyTorch, and why. semantics: as a Model's."""
+        self.config, self.weights, self.fallbacks, self.semantics = config, weights, fallbacks, semantics
+        self.parts, self.head, self.embedding = list(parts), head, embedding
+        self._zero, self._fingerprint = tuple(zero), fingerprint
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device("cpu")
+
+    def fingerprint(self) -> str:
+        """That of the model it was packed from when nothing was rounded; else another for each kind of weights."""
+        return self._fingerprint
+
+    def init_state(self, batch_size: int) -> State:
+        """The zero state of `batch_size` rows."""
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1; got {batch_size}")
+        zero = map_memory(lambda leaf: leaf.new_zeros(batch_size, *leaf.shape[1:]), self._zero)
+        return State(zero, torch.zeros(batch_size, dtype=torch.long), self.fingerprint)
+
+    def own_state(self, state: State) -> State:
+        """What of a state is that of the model whose hidden vectors are read: here all of it."""
+        return state
+
+    def __call__(
+        self, inputs: Elements, state: State | None = None, lineage: Lineage | None = None
+    ) -> tuple[Float[Tensor, "B T P"], State]:
+        """Head parameters (for tokens: logits) and the next state. As `Model.forward`, without gradients."""
+        read = self.read(inputs, state, lineage)
+        return read.logits, read.state
+
+    def features(
+        self, inputs: Elements, state: State | None = None, lineage: Lineage | None = None
+    ) -> tuple[Float[Tensor, "B T D"], State]:
+        """As `__call__`, but the normalised hidden vectors that the head sees."""
+        hidden, state, _ = self._advance(inputs, state, lineage)
+        return hidden, state
+
+    def read(self, inputs: Elements, state: State | None = None, lineage: Lineage | None = None) -> Reading:
+        """As `__call__`, with the hidden vectors that the head saw."""
+        hidden, state, lineage = self._advance(inputs, state, lineage)
+        parameters = self._parameters(hidden.flatten(0, 1), lineage.positions.flatten())
+        return Reading(parameters.unflatten(0, hidden.shape[:2]), hidden, state)
+
+    @torch.no_grad()
+    def _advance(
+        self, inputs: Elements, state: State | None, lineage: Lineage | None
+    ) -> tuple[Float[Tensor, "B T D"], State, Lineage]:
+        check_inputs(inputs, self.config)
+        if lineage is not None and lineage.is_tree:
+            raise ValueError("a draft tree has no next state: use model.verify(state, tree)")
+        batch, length = inputs.shape[:2]
+        state = self.init_state(batch) if state is None else state
+        lineage = Lineage.sequence(batch, length) if lineage is None else lineage
+        if state.batch_size != batch:
+            raise ValueError(f"state must have the {batch} rows of the input; got {state.batch_size}")
+        if (lineage.batch_size, lineage.length) != (batch, length):
+            found = (lineage.batch_size, lineage.length)
+            raise ValueError(f"lineage must be ({batch}, {length}), as the input; got {found}")
+        lineage = lineage.at(state.lengths)
+        step = max(1, CHUNK // batch)
+        if not lineage.is_plain or length <= step:
+            return *self._piece(inputs, state, lineage), lineage
+        pieces = []
+        for piece in inputs.split(step, dim=1):
+            hidden, state = self._piece(piece, state, Lineage.sequence(batch, piece.shape[1]).at(state.lengths))
+            pieces.append(hidden)
+        return torch.cat(pieces, dim=1), state, lineage
+
+    def _piece(self, inputs: Tensor, state: State, lineage: Lineage) -> tuple[Tensor, State]:
+        nodes = nodes_of_chain(lineage)
+        elements = inputs.flatten(0, 1) if lineage.is_plain else inputs[nodes.rows, nodes.columns]
+        hidden, layers = self._run(elements, state.layers, nodes)
+        end = state.lengths + lineage.length if lineage.is_plain else lineage.end
+        return self._padded(hidden, nodes), State(layers, end, self.fingerprint)
+
+    @torch.no_grad()
+    def verify(self, state: State, tree: DraftTree) -> Verification:
+        """Run every node of a draft tree after its own path, in one call. The state is unchanged."""
+        layout = tree.layout(state.batch_size)
+        hidden: Tensor
+        pending: Pending | None
+        if layout.width == 0:
+            hidden, pending, positions = torch.zeros(0, self.config.d_model), None, tree.rows
+        else:
+            check_inputs(tree.tokens[None], self.config)
+            native = all(isinstance(part, Segment) for part in self.parts)
+            lineage = None if native else layout.lineage().at(state.lengths)
+            positions = state.lengths[tree.rows] + _depths(tree.parents)
+            nodes = Nodes(tree.rows, tree.parents, positions, layout.columns, state.batch_size, layout.width, lineage)
+            hidden, pending = self._run_tree(tree.tokens, state, nodes)
+        after = PendingState(state, () if pending is None else pending, layout.columns, tree.rows, tree.parents)
+        return Verification(self._parameters(hidden, positions), hidden, after)
+
+    def verify_curve(self, sizes: Sequence[int] = (1, 2, 3, 4, 6, 8, 12, 16), seconds: float = 0.6) -> dict[int, float]:
+        """How long verifying m nodes takes, relative to one plain step; medians of rounds over all sizes."""
+        state = self(torch.zeros(1, 8, dtype=torch.long))[1]
+        token = torch.zeros(1, 1, dtype=torch.long)
+        trees = {m: DraftTree([0] * m, range(-1, m - 1), [0] * m) for m in sizes}
+        calls: dict[int, Callable[[], Any]] = {m: partial(self.verify, state, tree) for m, tree in trees.items()}
+        times = _interleaved({0: partial(self, token, state), **calls}, seconds)
+        return {m: times[m] / times[0] for m in sizes}
+
+    # ---- the function -----------------------------------------------------------------------------------------------
+
+    def _run(self, elements: Tensor, memories: Memory, nodes: Nodes) -> tuple[Tensor, Memory]:
+        x, made, held = self._embed(elements), [], {}
+        for part, own in self._own(memories):
+            if isinstance(part, Segment):
+                x, layers, held[part.layers.start] = part.run(x, own, nodes)
+                made += layers
+            else:
+                y, memory = part.layer(self._padded(x, nodes), own, nodes.lineage)
+                x = y[nodes.rows, nodes.columns]
+                made.append(memory)
+        return x, _memories(made, held)
+
+    def _run_tree(self, elements: Tensor, state: State, nodes: Nodes) -> tuple[Tensor, Pending]:
+        x, left = self._embed(elements), []
+        for part, own in self._own(state.layers):
+            if isinstance(part, Segment):
+                x, verified = part.verify(x, own, nodes)
+                left.append(verified)
+            else:
+                y, pending = part.layer(self._padded(x, nodes), own, nodes.lineage)
+                x = y[nodes.rows, nodes.columns]
+                left.append(pending)
+
+        def advance(memories: Memory, lineage: Lineage, where: Tensor, columns: Tensor) -> Memory:
+            chain = nodes_of_chain(lineage)
+            place = where[chain.rows, chain.columns]
+            made, held = [], {}
+            for (part, own), kept in zip(self._own(memories), left, strict=True):
+                if isinstance(part, Segment):
+                    layers, held[part.layers.start] = part.commit(kept, own, chain, place)
+                    made += layers
+                else:
+                    made.append(map_memory(lambda p: p.commit(columns, lineage), kept))
+            return _memories(made, held)
+
+        node_of = torch.zeros(nodes.batch_size, nodes.length, dtype=torch.long)
+        node_of[nodes.rows, nodes.columns] = torch.arange(nodes.count)
+        columns = torch.arange(nodes.length).expand(nodes.batch_size, -1)
+        return x, Pending(advance, state.layers, (node_of, columns))
+
+    def _own(self, memories: Memory) -> list[tuple[Segment | TorchLayer, Any]]:
+        """Every part with what it reads of the memories of the layers."""
+        known = memories.held if isinstance(memories, Memories) else {}
+        found: list[tuple[Segment | TorchLayer, Any]] = []
+        for part in self.parts:
+            if isinstance(part, TorchLayer):
+                found.append((part, memories[part.layers.start]))
+            elif part.layers.start in known:
+                found.append((part, known[part.layers.start]))
+            else:
+                found.append((part, part.form.hold([memories[i] for i in part.layers])))
+        return found
+
+    def _embed(self, elements: Tensor) -> Tensor:
+        if self.embedding is None:
+            return elements.float()
+        return elements.float() @ self.embedding if elements.is_floating_point() else self.embedding[elements]
+
+    @torch.no_grad()
+    def _parameters(self, hidden: Tensor, positions: Tensor) -> Tensor:
+        """The head's parameters (N, P) at hidden vectors (N, D)."""
+        if isinstance(self.head, Head):
+            return self.head(hidden, positions) if self.head.positional else self.head(hidden)
+        if hidden.shape[0] == 0:
+            return hidden.new_zeros(0, self.head.width)
+        zeros = torch.zeros(hidden.shape[0], dtype=torch.long)
+        nodes = Nodes(zeros, zeros, zeros, zeros, batch_size=1, length=1)
+        return self.head.run(hidden, NOTHING, nodes)[0]
+
+    def _padded(self, x: Tensor, nodes: Nodes) -> Tensor:
+        """(N, D) -> (B, T, D), zero where there is no node."""
+        if nodes.count == nodes.batch_size * nodes.length and nodes.lineage is not None and nodes.lineage.is_plain:
+            return x.view(nodes.batch_size, nodes.length, -1)
+        y = x.new_zeros(nodes.batch_size, nodes.length, x.shape[-1])
+        y[nodes.rows, nodes.columns] = x
+        return y
+
+
+class TorchLayer:
+    """A layer that has no native form."""
+
+    def __init__(self, index: int, layer: nn.Module) -> None:
+        self.layers, self.layer = range(index, index + 1), layer
+
+
+def _memories(made: Sequence[Memory], held: dict[int, Held]) -> Memories:
+    memories = Memories(made)
+    memories.held = held
+    return memories
+
+
+def _depths(parents: Tensor) -> Tensor:
+    depths: list[int] = []
+    for parent in parents.tolist():
+        depths.append(0 if parent < 0 else depths[parent] + 1)
+    return torch.tensor(depths, dtype=torch.long)
+
+
+def _interleaved(calls: dict[int, Callable[[], Any]], seconds: float) -> dict[int, float]:
+    """Median seconds of each call, taken in turn until the time is used up."""
+    for call in calls.values():
+        call()
+    times: dict[int, list[float]] = {name: [] for name in calls}
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end or not all(times.values()):
+        for name, call in calls.items():
+            begun = time.perf_counter()
+            call()
+            times[name].append(time.perf_counter() - begun)
+    return {name: sorted(taken)[len(taken) // 2] for name, taken in times.items()}

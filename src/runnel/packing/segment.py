@@ -1,0 +1,204 @@
+"""A segment: consecutive layers as one native program, and the tensors that it borrows."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, TypeVar
+
+import torch
+from jaxtyping import Float32, Int64
+from torch import Tensor
+
+from runnel.lineage import FROM_STATE, Lineage
+from runnel.native.packed import PackedMatrix
+from runnel.packing.builder import KINDS, Spec
+from runnel.packing.memory import Attends, Columns, Form, Held, Stretch
+from runnel.state import Memory
+
+ATTEND = KINDS.index("attend")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, eq=False)
+class Nodes:
+    """The tokens of one call, parents before children. parents: numbers of nodes, or as in a Lineage.
+
+    columns: where each stands in its row of (B, T). lineage: of the rows; None where nothing asks for it.
+    """
+
+    rows: Int64[Tensor, "N"]
+    parents: Int64[Tensor, "N"]
+    positions: Int64[Tensor, "N"]
+    columns: Int64[Tensor, "N"]
+    batch_size: int
+    length: int
+    lineage: Lineage | None = None
+
+    @property
+    def count(self) -> int:
+        return self.rows.numel()
+
+    @cached_property
+    def addresses(self) -> list[int]:
+        return [t.data_ptr() for t in (self.rows, self.parents, self.positions, self.columns)]
+
+
+def nodes_of_chain(lineage: Lineage) -> Nodes:
+    """The valid columns of a chain, row by row."""
+    batch, length = lineage.batch_size, lineage.length
+    if lineage.is_plain:
+        rows, parents, columns = _plain(batch, length)
+        return Nodes(rows, parents, lineage.positions.flatten().contiguous(), columns, batch, length, lineage)
+    valid = torch.ones(batch, length, dtype=torch.bool) if lineage.valid is None else lineage.valid
+    number = (valid.flatten().cumsum(0) - 1).view(batch, length)
+    rows, columns = valid.nonzero(as_tuple=True)
+    above = lineage.parent_columns[rows, columns]
+    parents = torch.where(above >= 0, number[rows, above.clamp(min=0)], above)
+    return Nodes(rows, parents, lineage.positions[rows, columns], columns, batch, length, lineage)
+
+
+_chains: dict[tuple[int, int], tuple[Tensor, Tensor, Tensor]] = {}
+
+
+def _plain(batch: int, length: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows, parents and columns of plain sequences; those of single tokens are made once."""
+    if length > 1 or (batch, length) not in _chains:
+        columns = torch.arange(length).repeat(batch)
+        rows = torch.arange(batch).repeat_interleave(length)
+        parents = torch.where(columns == 0, FROM_STATE, torch.arange(batch * length) - 1)
+        if length > 1:
+            return rows, parents, columns
+        _chains[batch, length] = rows, parents, columns
+    return _chains[batch, length]
+
+
+class _Arena(threading.local):
+    """Room for the vectors of one call, kept from call to call by each thread."""
+
+    room = torch.empty(0)
+
+    def take(self, numbers: int) -> Tensor:
+        if self.room.numel() < numbers:
+            self.room = torch.empty(numbers)
+        return self.room
+
+
+@dataclass(frozen=True, eq=False)
+class Verified:
+    """What a tree leaves behind: the arena with what a commit reads."""
+
+    arena: Tensor
+    nodes: int
+
+
+@dataclass(eq=False)
+class Segment:
+    """layers: which layers of the model it is made of. form: of their memories."""
+
+    spec: Spec
+    layers: range
+    constants: list[Tensor]
+    matrices: list[PackedMatrix]
+    form: Form
+    arena: _Arena = field(default_factory=_Arena)
+
+    @cached_property
+    def program(self) -> Any:
+        return self.spec.program(self.constants, self.matrices)
+
+    @cached_property
+    def width(self) -> int:
+        return self.spec.sizes[self.spec.output]
+
+    def run(self, x: Float32[Tensor, "N D"], held: Held, nodes: Nodes) -> tuple[Tensor, list[Memory], Held]:
+        """The outputs of a chain, and the memories of the segment's layers after it."""
+        arena = self.arena.take(nodes.count * self.spec.totals[0])
+        y = torch.empty(nodes.count, self.width)
+
+        def call(after: list[int], columns: list[Columns]) -> None:
+            self.program.run(
+                nodes.count, nodes.batch_size, nodes.addresses, held.addresses, after, columns, arena.data_ptr(),
+                x.data_ptr(), y.data_ptr(), torch.get_num_threads(),
+            )  # fmt: skip
+
+        return y, *self._after(held, nodes, call)
+
+    def verify(self, x: Float32[Tensor, "N D"], held: Held, nodes: Nodes) -> tuple[Tensor, Verified]:
+        """The outputs of a tree."""
+        arena = torch.empty(nodes.count * self.spec.totals[1])
+        y = torch.empty(nodes.count, self.width)
+        columns = self._ordered([(stretch, stretch.columns(0)) for stretch in held.stretches])
+        self.program.verify(
+            nodes.count, nodes.batch_size, nodes.addresses, held.addresses, columns, arena.data_ptr(), x.data_ptr(),
+            y.data_ptr(), torch.get_num_threads(),
+        )  # fmt: skip
+        return y, Verified(arena, nodes.count)
+
+    def commit(
+        self, verified: Verified, held: Held, nodes: Nodes, where: Int64[Tensor, "N"]
+    ) -> tuple[list[Memory], Held]:
+        """The memories after a path per row. nodes: those of the paths; where: their numbers in the tree."""
+
+        def call(after: list[int], columns: list[Columns]) -> None:
+            self.program.commit(
+                nodes.count, nodes.batch_size, nodes.addresses, held.addresses, after, columns,
+                verified.arena.data_ptr(), where.data_ptr(), verified.nodes, torch.get_num_threads(),
+            )  # fmt: skip
+
+        return self._after(held, nodes, call)
+
+    def _after(
+        self, held: Held, nodes: Nodes, call: Callable[[list[int], list[Columns]], None]
+    ) -> tuple[list[Memory], Held]:
+        """Make room for the memories after a call, call, and give them."""
+        flat, addresses = self.form.room(nodes.batch_size)
+        if not self.form.attends:
+            call(addresses, [])
+            return self.form.memories(flat, nodes.batch_size, []), Held(addresses, flat, [])
+        assert nodes.lineage is not None
+        if all(stretch.attends.can_grow(nodes.lineage) for stretch in held.stretches):
+            grown = [stretch.grown(nodes.lineage) for stretch in held.stretches]
+            call(addresses, self._ordered([(base, base.columns(base.end)) for base, _ in grown]))
+            stretches = [after for _, after in grown]
+            key_values = self._ordered([(stretch, stretch.key_values()) for stretch in stretches])
+            return self.form.memories(flat, nodes.batch_size, key_values), Held(addresses, flat, stretches)
+        return self._apart(held, nodes, nodes.lineage, call, flat, addresses)
+
+    def _apart(
+        self, held: Held, nodes: Nodes, lineage: Lineage, call: Callable[[list[int], list[Columns]], None],
+        flat: Tensor, addresses: list[int],
+    ) -> tuple[list[Memory], Held]:  # fmt: skip
+        """As `_after`, for rows that are padded or reset, or whose attention has sinks."""
+        columns, fresh = [], []
+        for stretch in held.stretches:
+            shape = (nodes.batch_size, nodes.length, stretch.attends.groups, stretch.attends.width)
+            made = [(torch.zeros(shape), torch.zeros(shape)) for _ in stretch.attends.members]
+            fresh.append((stretch, made))
+            given = zip(stretch.columns(0), made, strict=True)
+            columns.append((stretch, [(*c[:6], k.data_ptr(), v.data_ptr(), k.stride(0)) for c, (k, v) in given]))
+        call(addresses, self._ordered(columns))
+        memories = self.form.memories(flat, nodes.batch_size, self.form.appended(held, self._ordered(fresh), lineage))
+        return memories, self.form.hold(memories)
+
+    def _ordered(self, found: Sequence[tuple[Stretch, Sequence[T]]]) -> list[T]:
+        """Things of groups of memories, in the order of the program's memories."""
+        if len(found) == 1:
+            return list(found[0][1])
+        by_member = {m: thing for s, things in found for m, thing in zip(s.attends.members, things, strict=True)}
+        return [by_member[member] for member in sorted(by_member)]
+
+
+def form_of(spec: Spec, zero: Sequence[Memory]) -> Form:
+    """zero: the memories of a fresh row of the segment's layers."""
+    alike: dict[tuple[int, int, int, int], list[int]] = {}
+    for _, _, _, ints, _, _ in (op for op in spec.operations if op[0] == ATTEND):
+        number, groups, width, window, sinks = ints
+        alike.setdefault((groups, width, window, sinks), []).append(number)
+    attends = [
+        Attends(tuple(members), groups, width, None if window < 0 else window, sinks)
+        for (groups, width, window, sinks), members in alike.items()
+    ]
+    return Form(list(zero), attends)
