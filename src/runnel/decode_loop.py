@@ -63,7 +63,8 @@ class Loop:
     def round(self, rows: Sequence[Row], state: State) -> State:
         """Draft, verify, accept, commit."""
         before, started = [len(row.tokens) for row in rows], time.perf_counter()
-        forest = Forest(rows, self._drafts(rows))
+        drafts, propose_seconds = self._drafts(rows)
+        forest = Forest(rows, drafts)
         drafted = time.perf_counter()
         said, commit = self._verify(state, forest)
         walks = [Walk(row, root, forest, said) for root, row in enumerate(rows)]
@@ -73,18 +74,21 @@ class Loop:
         own = self.model.own_state(state)
         for walk, count in zip(walks, before, strict=True):
             self._report(walk, walk.row.tokens[count:], own)
-        self._count(rows, forest, walks, drafted - started, verified - drafted)
+        self._count(rows, forest, walks, propose_seconds, verified - drafted)
         if self.drafter is not None:
             self.draft_seconds += drafted - started + time.perf_counter() - verified
         return state
 
-    def _drafts(self, rows: Sequence[Row]) -> list[Draft]:
+    def _drafts(self, rows: Sequence[Row]) -> tuple[list[Draft], float]:
+        """What is drafted for every row, and the seconds that the drafter took."""
         if self.drafter is None:
-            return []
-        room = [row.limit - len(row.tokens) - 1 for row in rows]
-        budgets = self.policy.budgets([row.index for row in rows], room)
+            return [], 0.0
+        indices = [row.index for row in rows]
+        budgets = self.policy.budgets(indices, [row.limit - len(row.tokens) - 1 for row in rows])
+        started = time.perf_counter()
         drafts = self.drafter.propose_all([row.memory for row in rows], budgets)
-        return self.policy.trimmed([row.index for row in rows], drafts)
+        seconds = time.perf_counter() - started
+        return self.policy.trimmed(indices, drafts), seconds
 
     def _verify(self, state: State, forest: Forest) -> tuple[Said, Callable[[list[list[int]]], State]]:
         """What the model says after every node, and what makes the next state of the accepted paths."""

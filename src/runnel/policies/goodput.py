@@ -29,6 +29,8 @@ PAPERS = {"Optimizing Speculative Decoding for Serving Large Language Models Usi
 CHEAP = 0.05
 """Drafting that takes less than this part of a plain call is not worth a decision."""
 LONGEST = 16
+LEAST = 0.02
+"""A guess that is right less often is not looked at."""
 LONGEST_REST, CHEAP_REST = 256, 4
 """Rounds that a drafter rests at most, when it is dear and when it is cheap."""
 PLAIN_ROUNDS = frozenset(4**power for power in range(12))
@@ -73,8 +75,10 @@ class Goodput(LengthPolicy):
         if not any(draft.tokens for draft in drafts):
             return list(drafts)
         reach = [self.chances.reach(draft) for draft in drafts]
-        everything = [(at, node) for at, own in enumerate(reach) for node in range(len(own))]
-        firsts = [(at, node) for at, draft in enumerate(drafts) for node in draft.first_path()]
+        everything = [(at, node) for at, own in enumerate(reach) for node in range(len(own)) if own[node] >= LEAST]
+        firsts = [
+            (at, node) for at, draft in enumerate(drafts) for node in draft.first_path() if reach[at][node] >= LEAST
+        ]
         best, chosen = len(rows) / self.costs.seconds(len(rows), 0), list[tuple[int, int]]()
         for branching, nodes in ((False, firsts), (True, everything if len(everything) > len(firsts) else [])):
             nodes = sorted(nodes, key=lambda place: -reach[place[0]][place[1]])
