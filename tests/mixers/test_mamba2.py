@@ -11,7 +11,7 @@ def test_equals_the_masked_attention_of_the_duality():
     z, mixed, dt = made._input(u)
     padded = torch.nn.functional.pad(mixed, (0, 0, 3, 0))
     mixed = sum(padded[:, w : w + 70] * made.conv_weight[:, w] for w in range(4)) + made.conv_bias
-    x, b, c = made._split(mixed)
+    x, b, c = made._split(silu(mixed))
     log_a = (-dt * made.log_a.exp()).cumsum(1)
     decay = (log_a[:, :, None] - log_a[:, None]).exp().permute(0, 3, 1, 2).tril()
     scores = decay * (c[:, :, 0] @ b[:, :, 0].mT)[:, None]

@@ -77,7 +77,7 @@ class GatedDeltaNet(Mixer):
     def forward(
         self, x: Float[Tensor, "B T D"], state: State, lineage: Lineage
     ) -> tuple[Float[Tensor, "B T D"], State]:
-        mixed, tail = conv.causal_conv(self.qkv(x), self.conv_weight, None, state.tail, lineage)
+        mixed, tail = conv.causal_conv_silu(self.qkv(x), self.conv_weight, None, state.tail, lineage)
         q, k, v = self._split(mixed)
         beta, log_decay = self._rates(x)
         y, memory = delta_scan(q, k, v, beta, log_decay, state.memory, lineage)
@@ -85,7 +85,7 @@ class GatedDeltaNet(Mixer):
 
     def reference(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
         zero = self.init_state(x.shape[0])
-        q, k, v = self._split(conv.reference(self.qkv(x), self.conv_weight, None, zero.tail)[0])
+        q, k, v = self._split(silu(conv.reference(self.qkv(x), self.conv_weight, None, zero.tail)[0]))
         beta, log_decay = self._rates(x)
         s, outputs = zero.memory.mT, []  # (B, H, V, K), as the paper writes it
         eye = torch.eye(self.key_width, dtype=x.dtype)
@@ -97,7 +97,7 @@ class GatedDeltaNet(Mixer):
 
     def _split(self, mixed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """q, k (B, T, H, K) of unit length, v (B, T, H, V)."""
-        q, k, v = [part.unflatten(-1, (self.heads, -1)) for part in silu(mixed).split(self.sizes, dim=-1)]
+        q, k, v = [part.unflatten(-1, (self.heads, -1)) for part in mixed.split(self.sizes, dim=-1)]
         return normalize(q, dim=-1) * self.key_width**-0.5, normalize(k, dim=-1), v
 
     def _rates(self, x: Tensor) -> tuple[Tensor, Tensor]:

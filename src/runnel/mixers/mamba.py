@@ -31,7 +31,7 @@ from torch.nn.functional import silu, softplus
 from runnel.lineage import Lineage
 from runnel.mixer import Mixer, linear, log_uniform_inverse_softplus, parameter
 from runnel.ops import conv
-from runnel.ops.selective import selective_scan
+from runnel.ops.selective import gated_selective_scan
 
 PAPERS = {"Mamba: Linear-Time Sequence Modeling with Selective State Spaces": "2312.00752"}
 
@@ -72,17 +72,18 @@ class Mamba(Mixer):
         self, x: Float[Tensor, "B T D"], state: State, lineage: Lineage
     ) -> tuple[Float[Tensor, "B T D"], State]:
         x, z = self.input(x).chunk(2, dim=-1)  # (B, T, E)
-        x, tail = conv.causal_conv(x, self.conv_weight, self.conv_bias, state.tail, lineage)
-        x = silu(x)
-        dt, b, c = self._select(x)
-        y, memory = selective_scan(x, dt, -self.log_a.exp(), b, c, state.memory, lineage)
-        return self.out((y + self.skip * x) * silu(z)), State(tail, memory)
+        x, tail = conv.causal_conv_silu(x, self.conv_weight, self.conv_bias, state.tail, lineage)
+        rank, b, c = self._select(x)
+        a, w = -self.log_a.exp(), self.dt.weight
+        y, memory = gated_selective_scan(x, rank, w, self.dt_bias, a, b, c, self.skip, z, state.memory, lineage)
+        return self.out(y), State(tail, memory)
 
     def reference(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
         x, z = self.input(x).chunk(2, dim=-1)
         zero = self.init_state(x.shape[0])
         x = silu(conv.reference(x, self.conv_weight, self.conv_bias, zero.tail)[0])
-        dt, b, c = self._select(x)
+        rank, b, c = self._select(x)
+        dt = softplus(self.dt(rank) + self.dt_bias)
         a, h, outputs = -self.log_a.exp(), zero.memory, []
         for t in range(x.shape[1]):
             h = (dt[:, t, :, None] * a).exp() * h + dt[:, t, :, None] * b[:, t, None, :] * x[:, t, :, None]
@@ -90,5 +91,4 @@ class Mamba(Mixer):
         return self.out(torch.stack(outputs, dim=1) * silu(z))
 
     def _select(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        rank, b, c = self.select(x).split([self.rank, self.d_state, self.d_state], dim=-1)
-        return softplus(self.dt(rank) + self.dt_bias), b, c
+        return self.select(x).split([self.rank, self.d_state, self.d_state], dim=-1)

@@ -73,7 +73,7 @@ class Mamba2(Mixer):
         self, x: Float[Tensor, "B T D"], state: State, lineage: Lineage
     ) -> tuple[Float[Tensor, "B T D"], State]:
         z, mixed, dt = self._input(x)
-        mixed, tail = conv.causal_conv(mixed, self.conv_weight, self.conv_bias, state.tail, lineage)
+        mixed, tail = conv.causal_conv_silu(mixed, self.conv_weight, self.conv_bias, state.tail, lineage)
         x, b, c = self._split(mixed)
         y, memory = outer_scan(c, b, dt[..., None] * x, -dt * self.log_a.exp(), state.memory, lineage)
         return self._output(y + self.skip * x, z), State(tail, memory)
@@ -81,7 +81,7 @@ class Mamba2(Mixer):
     def reference(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
         z, mixed, dt = self._input(x)
         zero = self.init_state(x.shape[0])
-        x, b, c = self._split(conv.reference(mixed, self.conv_weight, self.conv_bias, zero.tail)[0])
+        x, b, c = self._split(silu(conv.reference(mixed, self.conv_weight, self.conv_bias, zero.tail)[0]))
         a, h, outputs = -self.log_a.exp(), zero.memory, []
         for t in range(x.shape[1]):
             write = b[:, t, :, :, None] * (dt[:, t, :, None] * x[:, t])[:, :, None, :]
@@ -95,7 +95,7 @@ class Mamba2(Mixer):
 
     def _split(self, mixed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """x (B, T, H, P), B and C (B, T, 1, N)."""
-        x, b, c = silu(mixed).split([self.inner, self.d_state, self.d_state], dim=-1)
+        x, b, c = mixed.split([self.inner, self.d_state, self.d_state], dim=-1)
         return x.unflatten(-1, (self.heads, self.width)), b[:, :, None], c[:, :, None]
 
     def _output(self, y: Tensor, z: Tensor) -> Tensor:

@@ -1,10 +1,15 @@
 """Kernels for the CPU in C++, optional at run time: without a compiler everything works in PyTorch.
 
 `available()` says whether the extension was built, `instruction_sets()` what this machine can run of it.
+The environment variable RUNNEL_NATIVE=0 leaves it out.
 """
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from importlib import import_module
 from typing import Any
 
@@ -12,10 +17,15 @@ import torch
 from jaxtyping import BFloat16, Float32
 from torch import Tensor
 
-try:
-    _kernels: Any = import_module("runnel.native._kernels")
-except ImportError:
-    _kernels = None
+_kernels: Any = None
+if os.environ.get("RUNNEL_NATIVE", "1") != "0":
+    try:
+        _kernels = import_module("runnel.native._kernels")
+    except ImportError:
+        _kernels = None
+
+_PLAIN = (Tensor, torch.nn.Parameter)
+_left_out: ContextVar[bool] = ContextVar("left_out", default=False)
 
 
 def available() -> bool:
@@ -28,6 +38,25 @@ def kernels() -> Any:
     if _kernels is None:
         raise ValueError("the native extension was not built: `runnel doctor` says what is missing")
     return _kernels
+
+
+def runs(*tensors: Tensor | None) -> bool:
+    """Whether the scans in C++ take these tensors: plain ones of float32 on the CPU."""
+    return (
+        available()
+        and not _left_out.get()
+        and all(x is None or (type(x) in _PLAIN and x.dtype == torch.float32 and x.is_cpu) for x in tensors)
+    )
+
+
+@contextmanager
+def left_out() -> Iterator[None]:
+    """Within, `runs` is never true: everything is done by PyTorch."""
+    token = _left_out.set(True)
+    try:
+        yield
+    finally:
+        _left_out.reset(token)
 
 
 def instruction_sets() -> list[str]:

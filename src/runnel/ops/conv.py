@@ -9,8 +9,11 @@ from __future__ import annotations
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import silu
 
+from runnel import native
 from runnel.lineage import Lineage
+from runnel.native import scans
 from runnel.ops.precision import full_precision
 from runnel.ops.recording import primitive
 from runnel.state import Memory, Pending
@@ -51,11 +54,27 @@ def causal_conv(
 
     Returns the outputs and the new tail (pending after a tree).
     """
+    if _runs_natively(x, weight, bias, tail, lineage):
+        return _in_cpp(x, weight, bias, tail, lineage, silu=False)
     taps, tail = ancestors_of(x, weight.shape[-1], tail, lineage)
     y = taps[0] * weight[:, -1] if bias is None else torch.addcmul(bias, taps[0], weight[:, -1])
     for w in range(1, len(taps)):
         y = torch.addcmul(y, taps[w], weight[:, -1 - w])
     return y, tail
+
+
+def causal_conv_silu(
+    x: Float[Tensor, "B T D"],
+    weight: Float[Tensor, "D W"],
+    bias: Float[Tensor, "D"] | None,
+    tail: Float[Tensor, "B W-1 D"],
+    lineage: Lineage,
+) -> tuple[Float[Tensor, "B T D"], Memory]:
+    """silu of `causal_conv`, in one pass where that runs in C++."""
+    if _runs_natively(x, weight, bias, tail, lineage):
+        return _in_cpp(x, weight, bias, tail, lineage, silu=True)
+    y, after = causal_conv(x, weight, bias, tail, lineage)
+    return silu(y), after
 
 
 @primitive
@@ -92,6 +111,31 @@ def _pending(tail: Tensor, x: Tensor) -> Pending:
 
 def _empty(tail: Tensor, lineage: Lineage, x: Tensor) -> Tensor:
     return tail
+
+
+def _runs_natively(x: Tensor, weight: Tensor, bias: Tensor | None, tail: Tensor, lineage: Lineage) -> bool:
+    long_enough, narrow_enough = lineage.length > 1, weight.shape[-1] <= scans.MOST_TAPS
+    return long_enough and narrow_enough and not lineage.is_tree and native.runs(x, weight, bias, tail)
+
+
+def _in_cpp(
+    x: Tensor, weight: Tensor, bias: Tensor | None, tail: Tensor, lineage: Lineage, silu: bool
+) -> tuple[Tensor, Tensor]:
+    width = weight.shape[-1]
+    taps = None if lineage.is_plain or width == 1 else lineage.taps(width)
+    return scans.causal_conv(x, weight, bias, tail, taps, silu), tail_after(x, tail, lineage)
+
+
+def tail_after(x: Tensor, tail: Tensor, lineage: Lineage) -> Tensor:
+    """The last inputs of a chain, as many as the tail before it has."""
+    width = tail.shape[1] + 1
+    if width == 1:
+        return tail
+    if lineage.is_plain:
+        newest = torch.cat([tail, x[:, 1 - width :]], dim=1)
+        return newest[:, newest.shape[1] - (width - 1) :]
+    seen = torch.cat([tail, x, torch.zeros_like(x[:, :1])], dim=1)
+    return _take(seen, lineage.last_taps(width))
 
 
 def _advance(tail: Tensor, lineage: Lineage, x: Tensor) -> Tensor:

@@ -15,7 +15,9 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from runnel import native
 from runnel.lineage import Lineage
+from runnel.native import scans
 
 SAFE_SPAN = 40.0
 """Nats of decay within a chunk up to which exp(sum) is split into two factors of at most exp(20) each."""
@@ -28,6 +30,7 @@ class Blocks:
     reach: (b, n, 1, C, C) 0/1, column j is t or an ancestor of t. strict: the same without t itself.
     from_start: (b, n, 1, C, 1) 0/1, the path of t begins at the state before the chunk.
     to_end: (b, n, 1, C, 1) 0/1, j is an ancestor of the last token of the chunk, or that token.
+    causal: the path of every token is the tokens before it, back to the state before the chunk.
     """
 
     size: int
@@ -35,6 +38,7 @@ class Blocks:
     strict: Tensor
     from_start: Tensor
     to_end: Tensor
+    causal: bool
 
     @property
     def carries(self) -> Tensor:
@@ -58,20 +62,20 @@ def join(y: Tensor, length: int) -> Tensor:
 def blocks_of(lineage: Lineage, size: int, like: Tensor) -> Blocks:
     """Cut a chain into chunks of `size`; a tree is one chunk. The masks get the dtype of `like`."""
     if lineage.is_tree:
-        return _blocks(lineage.ancestors[:, None], None, None, like)
+        return _blocks(lineage.ancestors[:, None], None, None, like, causal=False)
     size = min(size, lineage.length)
     causal = torch.ones(size, size, dtype=torch.bool, device=like.device).tril()
     if lineage.reset is None:
-        return _blocks(causal[None, None], None, None, like)
+        return _blocks(causal[None, None], None, None, like, causal=True)
     count = -(-lineage.length // size)
     spare = count * size - lineage.length
     segment = torch.cat([lineage.segment, lineage.segment[:, -1:].expand(-1, spare)], dim=1).view(-1, count, size)
     before = torch.cat([torch.zeros_like(segment[:, :1, -1]), segment[:, :-1, -1]], dim=1)
     reach = (segment[..., :, None] == segment[..., None, :]) & causal
-    return _blocks(reach, segment == before[..., None], segment == segment[..., -1:], like)
+    return _blocks(reach, segment == before[..., None], segment == segment[..., -1:], like, causal=False)
 
 
-def _blocks(reach: Tensor, from_start: Tensor | None, to_end: Tensor | None, like: Tensor) -> Blocks:
+def _blocks(reach: Tensor, from_start: Tensor | None, to_end: Tensor | None, like: Tensor, causal: bool) -> Blocks:
     reach = reach[:, :, None].to(like.dtype)
     size = reach.shape[-1]
     everyone = reach.new_ones(1, 1, 1, size, 1)
@@ -81,6 +85,7 @@ def _blocks(reach: Tensor, from_start: Tensor | None, to_end: Tensor | None, lik
         reach - torch.eye(size, dtype=reach.dtype, device=reach.device),
         everyone if from_start is None else from_start[:, :, None, :, None].to(like.dtype),
         everyone if to_end is None else to_end[:, :, None, :, None].to(like.dtype),
+        causal,
     )
 
 
@@ -100,6 +105,8 @@ class Decay:
 
     def to_end(self) -> Tensor:
         """(B, n, H, C, 1 or K): the decay of j's write at the end of the chunk; zero where it does not get there."""
+        if self._in_cpp:
+            return self._inclusive[..., -1, :, :]
         return (self.blocks.strict.mT @ self.log).exp() * self.blocks.to_end
 
     def whole(self) -> Tensor:
@@ -134,7 +141,7 @@ class Decay:
     @cached_property
     def _since_start(self) -> Tensor:
         """(B, n, H, C, 1 or K): summed log-decay from the chunk's start to t, t's own included."""
-        return self.blocks.reach @ self.log
+        return self.log.cumsum(-2) if self.blocks.causal else self.blocks.reach @ self.log
 
     @cached_property
     def _before(self) -> Tensor:
@@ -146,8 +153,15 @@ class Decay:
         """Whether the span of every chunk is small enough for exp of a sum to be split into two factors."""
         return float(self._since_start.detach().min()) >= -SAFE_SPAN
 
+    @property
+    def _in_cpp(self) -> bool:
+        """Whether decays that a head shares, along an ordinary sequence, are taken in C++."""
+        return self.blocks.causal and self.log.shape[-1] == 1 and native.runs(self.log)
+
     @cached_property
     def _inclusive(self) -> Tensor:
+        if self._in_cpp:
+            return scans.decays(self.log[..., 0])[..., None]
         return self._between(self.blocks.reach)
 
     @cached_property

@@ -2,7 +2,8 @@
 
 `a` may be of any sign or complex; nothing is ever divided or taken to a logarithm, so a = 0 is fine too.
 The fast form cuts the sequence into chunks, scans all chunks side by side from zero, and adds what each inherits
-(Blelloch, "Prefix sums and their applications", 1990; two levels suffice on a CPU).
+(Blelloch, "Prefix sums and their applications", 1990; two levels suffice on a CPU). Where the extension was built,
+float32 on the CPU is scanned in C++ (`native/scans.py`).
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from jaxtyping import Complex, Float, Inexact
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from runnel import native
 from runnel.lineage import Lineage
+from runnel.native import scans
 from runnel.ops.precision import full_precision, widen
 from runnel.ops.recording import primitive
 from runnel.ops.unroll import walk_tree
@@ -50,7 +53,7 @@ def diagonal_scan(
     if a.shape[1] == 1:
         h = torch.addcmul(b[:, 0], a[:, 0], memory)
         return h[:, None], h
-    states = _LinearScan.apply(a, b, memory)
+    states = scans.diagonal_scan(a, b, memory) if native.runs(a, b, memory) else _LinearScan.apply(a, b, memory)
     return states, states[:, -1]
 
 

@@ -5,7 +5,8 @@
 Paper: "Mamba: Linear-Time Sequence Modeling with Selective State Spaces" (2023, arXiv:2312.00752, eq. 2
 and algorithm 2).
 The fast form keeps one state per chunk of time and computes the rest anew in the backward pass (section 3.3.2), so
-its memory is (B, T, D), not (B, T, D, N). A tree is walked level by level.
+its memory is (B, T, D), not (B, T, D, N). Where the extension was built, float32 on the CPU is scanned in C++
+(`native/scans.py`). A tree is walked level by level.
 """
 
 from __future__ import annotations
@@ -16,8 +17,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn.functional import linear, silu, softplus
 
+from runnel import native
 from runnel.lineage import Lineage
+from runnel.native import scans
 from runnel.ops.precision import full_precision
 from runnel.ops.recording import primitive
 from runnel.ops.unroll import walk_tree
@@ -84,9 +88,37 @@ def selective_scan(
     if lineage.is_plain and lineage.length == 1:
         y, memory = step(x[:, 0], dt[:, 0], a, b[:, 0], c[:, 0], memory)
         return y[:, None], memory
+    if native.runs(x, dt, a, b, c, memory):
+        return scans.selective_scan(x, dt, a, b, c, memory, lineage.reset)
     keep = None if lineage.reset is None else (~lineage.reset).to(x.dtype)
     y, memory = _SelectiveScan.apply(x, dt, a, b, c, memory, keep)
     return y, memory
+
+
+def gated_selective_scan(
+    x: Float[Tensor, "B T D"],
+    rank: Float[Tensor, "B T R"],
+    dt_weight: Float[Tensor, "D R"],
+    dt_bias: Float[Tensor, "D"],
+    a: Float[Tensor, "D N"],
+    b: Float[Tensor, "B T N"],
+    c: Float[Tensor, "B T N"],
+    skip: Float[Tensor, "D"],
+    z: Float[Tensor, "B T D"],
+    memory: Float[Tensor, "B D N"],
+    lineage: Lineage,
+) -> tuple[Float[Tensor, "B T D"], Memory]:
+    """(y + skip x) silu(z), y being the scan of x with steps dt = softplus(W_dt rank + b_dt).
+
+    In one pass where that runs in C++, and then what backward needs of dt, y and the gate is computed anew.
+    """
+    inputs = (x, rank, dt_weight, dt_bias, a, b, c, skip, z, memory)
+    unpadded = not lineage.is_tree and lineage.valid is None
+    if unpadded and lineage.length > 1 and native.runs(*inputs):
+        return scans.gated_selective_scan(*inputs, lineage.reset)
+    dt = softplus(linear(rank, dt_weight) + dt_bias)
+    y, after = selective_scan(x, dt, a, b, c, memory, lineage)
+    return (y + skip * x) * silu(z), after
 
 
 class _SelectiveScan(torch.autograd.Function):

@@ -8,6 +8,7 @@
 #include "packed.h"
 #include "pool.h"
 #include "program.h"
+#include "scans.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -82,6 +83,70 @@ runnel::Call call_of(int64_t count, int64_t batch, const std::vector<uintptr_t>&
   return call;
 }
 
+// (address, batch stride, time stride)
+using RowsTuple = std::tuple<uintptr_t, int64_t, int64_t>;
+using Addresses = std::vector<uintptr_t>;
+
+std::vector<runnel::Rows> rows_of(const std::vector<RowsTuple>& given) {
+  std::vector<runnel::Rows> rows;
+  for (const auto& [address, batch, time] : given) rows.push_back({at<float>(address), batch, time});
+  return rows;
+}
+
+using Scan = void(const std::vector<int64_t>& sizes, const std::vector<RowsTuple>& rows, const Addresses& data,
+                  int threads);
+
+// sizes (batch, length, channels, states); rows (x, dt, b, c, y, z, and backward dx, ddt, dz);
+// data (a, memory, reset, last, kept, skip, dt_bias, and backward da, db, dc, dmemory, dskip, ddt_bias)
+template <void (*run)(const runnel::SelectiveScan&, int)>
+void selective(const std::vector<int64_t>& sizes, const std::vector<RowsTuple>& given, const Addresses& data,
+               int threads) {
+  std::vector<runnel::Rows> rows = rows_of(given);
+  runnel::SelectiveScan s{};
+  s.batch = sizes[0], s.length = sizes[1], s.channels = sizes[2], s.states = sizes[3];
+  s.x = rows[0], s.dt = rows[1], s.b = rows[2], s.c = rows[3], s.y = rows[4], s.z = rows[5];
+  s.a = at<const float>(data[0]), s.memory = at<const float>(data[1]), s.reset = at<const uint8_t>(data[2]);
+  s.last = at<float>(data[3]), s.kept = at<float>(data[4]);
+  s.skip = at<const float>(data[5]), s.dt_bias = at<const float>(data[6]);
+  if (rows.size() > 6) {
+    s.dx = rows[6], s.ddt = rows[7], s.dz = rows[8];
+    s.da = at<float>(data[7]), s.db = at<float>(data[8]), s.dc = at<float>(data[9]), s.dmemory = at<float>(data[10]);
+    s.dskip = at<float>(data[11]), s.ddt_bias = at<float>(data[12]);
+  }
+  run(s, threads);
+}
+
+// sizes (batch, length, channels); rows (a, b or db, h, and backward dh, da); data (memory, and backward dmemory)
+template <void (*run)(const runnel::DiagonalScan&, int)>
+void diagonal(const std::vector<int64_t>& sizes, const std::vector<RowsTuple>& given, const Addresses& data,
+              int threads) {
+  std::vector<runnel::Rows> rows = rows_of(given);
+  const bool backward = rows.size() > 3;
+  run({sizes[0], sizes[1], sizes[2], rows[0], rows[1], rows[2], at<const float>(data[0]),
+       backward ? rows[3] : runnel::Rows{}, backward ? rows[4] : runnel::Rows{}, at<float>(backward ? data[1] : 0)},
+      threads);
+}
+
+// sizes (batch, length, channels, width, silu); rows (x, y, and backward dy, dx);
+// data (weight, bias, tail, taps, and backward dtail, dweight, dbias)
+template <void (*run)(const runnel::Convolution&, int)>
+void convolution(const std::vector<int64_t>& sizes, const std::vector<RowsTuple>& given, const Addresses& data,
+                 int threads) {
+  std::vector<runnel::Rows> rows = rows_of(given);
+  runnel::Convolution s{sizes[0], sizes[1], sizes[2], sizes[3], sizes[4] != 0, rows[0], rows[1],
+                        at<const float>(data[0]), at<const float>(data[1]), at<const float>(data[2]),
+                        at<const int64_t>(data[3]), {}, {}, nullptr, nullptr, nullptr};
+  if (rows.size() > 2) {
+    s.dy = rows[2], s.dx = rows[3];
+    s.dtail = at<float>(data[4]), s.dweight = at<float>(data[5]), s.dbias = at<float>(data[6]);
+  }
+  run(s, threads);
+}
+
+void define_scan(nb::module_& m, const char* name, Scan* scan) {
+  m.def(name, scan, "sizes"_a, "rows"_a, "data"_a, "threads"_a, nb::call_guard<nb::gil_scoped_release>());
+}
+
 }  // namespace
 
 NB_MODULE(_kernels, m) {
@@ -140,4 +205,21 @@ NB_MODULE(_kernels, m) {
                     at<const int64_t>(where), tree_nodes);
       })
       .def("arena_numbers", &Program::arena_numbers, "keep"_a);
+
+  m.attr("SCAN_LANES") = runnel::kScanLanes;
+  m.def("scan_chunks", &runnel::chunks_of, "length"_a);
+  m.def("scan_parts", &runnel::parts_of, "channels"_a);
+  define_scan(m, "selective_forward", selective<runnel::selective_forward>);
+  define_scan(m, "selective_backward", selective<runnel::selective_backward>);
+  define_scan(m, "diagonal_forward", diagonal<runnel::diagonal_forward>);
+  define_scan(m, "diagonal_backward", diagonal<runnel::diagonal_backward>);
+  define_scan(m, "convolution_forward", convolution<runnel::convolution_forward>);
+  define_scan(m, "convolution_backward", convolution<runnel::convolution_backward>);
+  m.def("decays_forward", [](int64_t chunks, int64_t size, uintptr_t log, uintptr_t decay, int threads) {
+    runnel::decays_forward(chunks, size, at<const float>(log), at<float>(decay), threads);
+  }, "chunks"_a, "size"_a, "log"_a, "decay"_a, "threads"_a, nb::call_guard<nb::gil_scoped_release>());
+  m.def("decays_backward",
+        [](int64_t chunks, int64_t size, uintptr_t decay, uintptr_t ddecay, uintptr_t dlog, int threads) {
+    runnel::decays_backward(chunks, size, at<const float>(decay), at<const float>(ddecay), at<float>(dlog), threads);
+  }, "chunks"_a, "size"_a, "decay"_a, "ddecay"_a, "dlog"_a, "threads"_a, nb::call_guard<nb::gil_scoped_release>());
 }

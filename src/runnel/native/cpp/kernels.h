@@ -3,6 +3,8 @@
 
 #include <cstdint>
 
+#include "scans.h"
+
 namespace runnel {
 
 enum Weights { kF32, kBf16, kInt8, kInt4, kWeightKinds };
@@ -90,6 +92,16 @@ struct Kernels {
                const float* erase, const float* log_decay, const float* from, float* to, float* y);
   void (*attend)(int64_t width, float scale, const float* q, const float* const* keys, const float* const* values,
                  int64_t count, float* scores, float* y);
+
+  // One part of a scan: see body_scans.h.
+  void (*selective_forward)(const SelectiveScan& s, int64_t row, int64_t block, float* room);
+  void (*selective_backward)(const SelectiveScan& s, int64_t row, int64_t part, float* room);
+  void (*diagonal_forward)(const DiagonalScan& s, int64_t row, int64_t part);
+  void (*diagonal_backward)(const DiagonalScan& s, int64_t row, int64_t part);
+  void (*convolution_forward)(const Convolution& s, int64_t row, int64_t part);
+  void (*convolution_backward)(const Convolution& s, int64_t row, int64_t part);
+  void (*decays_forward)(int64_t size, const float* log, float* decay);
+  void (*decays_backward)(int64_t size, const float* decay, const float* ddecay, float* dlog);
 };
 
 const Kernels* portable_kernels();

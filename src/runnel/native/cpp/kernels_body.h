@@ -23,6 +23,7 @@ namespace {
 #include "body_products.h"
 #include "body_maps.h"
 #include "body_steps.h"
+#include "body_scans.h"
 
 const Kernels table = {
     RUNNEL_TEXT(RUNNEL_ISA),
@@ -41,6 +42,14 @@ const Kernels table = {
     delta_step,
     dplr_step,
     attend_step,
+    selective_scan_forward,
+    selective_scan_backward,
+    diagonal_scan_forward,
+    diagonal_scan_backward,
+    causal_convolution_forward,
+    causal_convolution_backward,
+    decays_forward,
+    decays_backward,
 };
 
 }  // namespace

@@ -1,0 +1,168 @@
+"""How long a training step takes: our mixers and attention, and mambapy and transformers where they are installed.
+
+    python benchmarks/train.py --lengths 512,2048 --threads 2
+
+Forward, loss and backward of four layers of width 256 over a vocabulary of 256, batch 1, random weights, all in one
+process. The steps are interleaved, and a ratio is the median over the repeats of ratios to our attention's step of the
+same repeat. `--without` runs ours once more with the extension left out; `--memory` measures the peak resident memory of
+one step, each in a process of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+import runnel
+from runnel import native
+
+VOCAB, WIDTH, LAYERS = 256, 256, 4
+BASE = "attention"
+OURS = (BASE, "mamba", "mamba2", "gla", "gated_deltanet", "mingru")
+LEFT_OUT = " (PyTorch)"
+Step = Callable[[], None]
+
+
+def ours(name: str, length: int) -> Step:
+    """A step of our model; a name that ends in LEFT_OUT runs without the extension."""
+    backend: Callable[[], AbstractContextManager[None]] = native.left_out if name.endswith(LEFT_OUT) else nullcontext
+    model = runnel.build(name.removesuffix(LEFT_OUT), vocab_size=VOCAB, d_model=WIDTH, n_layers=LAYERS, seed=0)
+    forward = step_of(model, lambda tokens: model(tokens)[0], length)
+
+    def step() -> None:
+        with backend():
+            forward()
+
+    return step
+
+
+def mambapy(length: int) -> Step:
+    from mambapy.mamba import Mamba, MambaConfig
+
+    embed, norm = nn.Embedding(VOCAB, WIDTH), nn.RMSNorm(WIDTH)
+    model = nn.Sequential(embed, Mamba(MambaConfig(d_model=WIDTH, n_layers=LAYERS)), norm)
+    return step_of(model, lambda tokens: model(tokens) @ embed.weight.mT, length)
+
+
+def transformers(kind: str, length: int) -> Step:
+    import transformers as peer
+
+    sizes = {"vocab_size": VOCAB, "hidden_size": WIDTH, "num_hidden_layers": LAYERS}
+    config = {
+        "llama": lambda: peer.LlamaConfig(**sizes, intermediate_size=672, num_attention_heads=4),
+        "mamba": lambda: peer.MambaConfig(**sizes, state_size=16),
+        "mamba2": lambda: peer.Mamba2Config(**sizes, num_heads=8, head_dim=64, state_size=64, n_groups=1),
+    }[kind]()
+    model = peer.AutoModelForCausalLM.from_config(config)
+    return step_of(model, lambda tokens: model(tokens).logits, length)
+
+
+PEERS: dict[str, Callable[[int], Step]] = {
+    "mambapy": mambapy,
+    "transformers llama": lambda length: transformers("llama", length),
+    "transformers mamba2": lambda length: transformers("mamba2", length),
+    "transformers mamba": lambda length: transformers("mamba", length),
+}
+
+
+def step_of(model: nn.Module, logits_of: Callable[[Tensor], Tensor], length: int) -> Step:
+    tokens = torch.randint(0, VOCAB, (1, length), generator=torch.Generator().manual_seed(0))
+
+    def step() -> None:
+        model.zero_grad(set_to_none=True)
+        logits = logits_of(tokens)
+        cross_entropy(logits[0, :-1], tokens[0, 1:]).backward()
+
+    return step
+
+
+def steps_of(length: int, names: list[str], peers: list[str]) -> dict[str, Step]:
+    steps = {name: ours(name, length) for name in names}
+    for name in peers:
+        try:
+            steps[name] = PEERS[name](length)
+        except ImportError:
+            print(f"{name}: not installed", file=sys.stderr)
+    return steps
+
+
+def measure(steps: dict[str, Step], repeats: int, clock: Callable[[], float]) -> dict[str, list[float]]:
+    """Seconds of every step, interleaved, after one that is not counted."""
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    for repeat in range(repeats + 1):
+        for name, step in steps.items():
+            begin = clock()
+            step()
+            if repeat:
+                seconds[name].append(clock() - begin)
+    return seconds
+
+
+def show(seconds: dict[str, list[float]], length: int) -> None:
+    print(f"\n| {length} tokens | tokens/s | time / {BASE}'s |\n|---|---|---|")
+    for name, taken in seconds.items():
+        ratio = statistics.median(a / b for a, b in zip(taken, seconds[BASE], strict=True))
+        print(f"| {name} | {length / statistics.median(taken):,.0f} | {ratio:.2f} |", flush=True)
+
+
+def peak_memory(name: str, length: int) -> int:
+    """Bytes that a step of this length adds to the peak of a short one, in this process."""
+    ours(name, 16)()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    ours(name, length)()
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+
+
+def show_memory(names: list[str], length: int) -> None:
+    print(f"\n| {length} tokens | peak memory, MiB |\n|---|---|")
+    for name in names:
+        command = [sys.executable, __file__, "--lengths", str(length), "--one-peak", name]
+        print(f"| {name} | {int(subprocess.check_output(command)) / 2**20:,.0f} |", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--lengths", default="512,2048")
+    parser.add_argument("--mixers", default=",".join(OURS))
+    parser.add_argument("--peers", default=",".join(PEERS))
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument(
+        "--cpu-time", action="store_true", help="count processor time, for a machine that others use too"
+    )
+    parser.add_argument("--without", action="store_true", help="ours once more, without the extension")
+    parser.add_argument("--memory", action="store_true", help="peak memory instead of time")
+    parser.add_argument("--one-peak", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    lengths = [int(length) for length in given.lengths.split(",")]
+    names = [name for name in given.mixers.split(",") if name]
+    if given.one_peak:
+        print(peak_memory(given.one_peak, lengths[0]))
+        return
+    sets = native.instruction_sets()
+    print(f"threads {given.threads}, torch {torch.__version__}, kernels {sets[0] if sets else 'left out'}")
+    if given.memory:
+        for length in lengths:
+            show_memory(names, length)
+        return
+    if given.without:
+        names += [name + LEFT_OUT for name in names if name != BASE]
+    clock = time.process_time if given.cpu_time else time.perf_counter
+    for length in lengths:
+        steps = steps_of(length, names, [name for name in given.peers.split(",") if name])
+        show(measure(steps, given.repeats, clock), length)
+
+
+if __name__ == "__main__":
+    main()
