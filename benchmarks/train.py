@@ -3,9 +3,9 @@
     python benchmarks/train.py --lengths 512,2048 --threads 2
 
 Forward, loss and backward of four layers of width 256 over a vocabulary of 256, batch 1, random weights, all in one
-process. The steps are interleaved, and a ratio is the median over the repeats of ratios to our attention's step of the
-same repeat. `--without` runs ours once more with the extension left out; `--memory` measures the peak resident memory of
-one step, each in a process of its own.
+process. The steps are interleaved, and a ratio is the median over the repeats of ratios to our attention's step of
+the same repeat. `--without` runs ours once more with the extension left out; `--memory` measures the peak resident
+memory of one step, each in a process of its own.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import runnel as library
-from runnel import codecs
+from runnel import codecs, native
 from runnel.cli import _screen
 from runnel.cli import generate as page
 from runnel.drafters import draft_model
@@ -162,3 +162,11 @@ def test_a_search_prints_its_best_texts_with_their_scores(demo, in_process):
     samples = json.loads(in_process([*arguments, "--json"], demo[0])[1])["samples"]
     assert samples[0]["score"] > samples[1]["score"]
     assert in_process(arguments, demo[0])[1].count("(score ") == 2
+
+
+def test_the_native_engine_writes_the_same_text_from_the_same_state(demo, in_process):
+    if not native.available():
+        pytest.skip("the native extension is not built")
+    base = ["generate", "runs/demo", *PLAIN, "--max-tokens", 40, "--temperature", 0, "--json"]
+    plain, packed = [json.loads(in_process([*base, *more], demo[0])[1]) for more in ((), ("--weights", "f32"))]
+    assert packed["samples"][0]["tokens"] == plain["samples"][0]["tokens"]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from runnel.cli import _screen, _training
-from runnel.cli.generate import drafter_of, load_run
+from runnel.cli.generate import drafter_of, load_run, packed
 
 if TYPE_CHECKING:
     from runnel.bench.decode import Line
@@ -30,6 +30,9 @@ def command(
     tokens: Annotated[int, typer.Option(help="Tokens to write after every prompt.")] = 256,
     repeats: Annotated[int, typer.Option(help="Interleaved repeats, after one that warms up.")] = 7,
     temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
+    weights: Annotated[
+        str | None, typer.Option(help="By the native engine, with weights as f32, bf16, int8 or int4.")
+    ] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
 ) -> None:
@@ -53,9 +56,10 @@ def command(
     _training.set_threads(threads)
     model, codec = load_run(run), codecs.load(run)
     drafters = {text: drafter_of(text, model) for text in drafter or DRAFTERS}
+    engine = packed(model, weights)
     with _screen.bar("measuring") as bar:
-        curve = decode.verify_curve(model)
-        lines = list(decode.measure(model, codec, drafters, tokens, repeats, temperature, bar.update))
+        curve = decode.verify_curve(engine)
+        lines = list(decode.measure(engine, codec, drafters, tokens, repeats, temperature, bar.update))
         bar.update(1.0, "done")
     if json:
         _screen.print_json({"verify": curve, "lines": [asdict(line) for line in lines]})

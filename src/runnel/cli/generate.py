@@ -60,6 +60,9 @@ def command(
     seed: Annotated[int, typer.Option(help="The same seed writes the same text.")] = 0,
     n: Annotated[int, typer.Option("--n", help="How many texts: samples, or the best of a search.")] = 1,
     top_logprobs: Annotated[int, typer.Option(help="With --json: the likeliest tokens at every place.")] = 0,
+    weights: Annotated[
+        str | None, typer.Option(help="Decode by the native engine, with weights as f32, bf16, int8 or int4.")
+    ] = None,
     stats: Annotated[bool, typer.Option("--stats", help="Print speed and calls of the model to stderr.")] = False,
     threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print texts, tokens and numbers as JSON.")] = False,
@@ -102,10 +105,11 @@ def command(
         "top_logprobs": top_logprobs,
         "state": start,
     }
+    engine = packed(model, weights)
     if n == 1 and not json:
-        written = stream(model, codec, tokens, _screen.TextOut(), **options)
+        written = stream(engine, codec, tokens, _screen.TextOut(), **options)
     else:
-        written = with_bar(model, codec, tokens, **options)
+        written = with_bar(engine, codec, tokens, **options)
         _print_all(written, json)
     if save_state is not None:
         _continuation.save(save_state, written.state, [*tokens, *written.tokens[0]][-1])
@@ -127,7 +131,17 @@ def load_run(folder: Path) -> Model:
     return runnel.load(folder).eval()
 
 
-def stream(model: Model, codec: Codec, tokens: list[int], out: _screen.TextOut, **options: Any) -> Generation:
+def packed(model: Model, weights: str | None) -> Any:
+    """The model by the native engine, or as it is when no weights are named."""
+    import runnel
+
+    if weights is None:
+        return model
+    with _screen.working("packing"):
+        return runnel.pack(model, weights)
+
+
+def stream(model: Any, codec: Codec, tokens: list[int], out: _screen.TextOut, **options: Any) -> Generation:
     """Generate one text, printing it as it is written."""
     from runnel import generation
     from runnel.stopping import StopText
@@ -148,7 +162,7 @@ def stream(model: Model, codec: Codec, tokens: list[int], out: _screen.TextOut, 
     return written
 
 
-def with_bar(model: Model, codec: Codec, tokens: list[int], **options: Any) -> Generation:
+def with_bar(model: Any, codec: Codec, tokens: list[int], **options: Any) -> Generation:
     """Generate texts that are shown when they are done."""
     from runnel import generation
 
