@@ -196,7 +196,8 @@ class State:
         expected = leaves(empty.layers)
         if lengths is None or set(tensors) != {f"leaf.{i}" for i in range(len(expected))}:
             raise ValueError(f"{path} is damaged: its tensors are not those of a state of this model")
-        ordered = iter([tensors[f"leaf.{i}"].to(leaf.device) for i, leaf in enumerate(expected)])
+        # Copied: in a file they may lie at any address, and products of unaligned rows differ in their last bits.
+        ordered = iter([tensors[f"leaf.{i}"].to(leaf.device, copy=True) for i, leaf in enumerate(expected)])
         layers = map_memory(lambda _: next(ordered), empty.layers)
         return State(layers, lengths.to(empty.lengths.device), model.fingerprint)
 
