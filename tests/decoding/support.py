@@ -38,6 +38,7 @@ from runnel.state import leaves
 
 VOCAB = 5
 HYBRIDS = ("mamba2, attention(window=5)", "gated_deltanet, mingru, attention", "rwkv7, slstm, mamba")
+SPINE = ("attention", "gated_deltanet", "gla", "linear_attention", "mamba", "mamba2", "mingru", "rwkv7", "slstm")
 PATTERNS = (*catalog.names("mixers"), *HYBRIDS)
 RAGGED = [[1, 2, 3, 1, 2, 3, 1], [4], [0, 4, 0, 4, 2, 0, 4, 0, 4, 2, 0, 3]]
 
