@@ -134,7 +134,8 @@ def test_control_characters_are_spelled_out_for_a_terminal():
 
 
 def test_options_of_methods_are_written_beside_their_names(demo, in_process):
-    base = ["generate", "runs/demo", *PLAIN, "--max-tokens", 30, "--temperature", 0, "--json"]
+    prompt = ("--prompt", "abcabcabcabc", "--seed", 3, "--threads", 1)
+    base = ["generate", "runs/demo", *prompt, "--max-tokens", 30, "--json"]
     plain = json.loads(in_process(base, demo[0])[1])
     drafted = in_process(
         [*base, "--drafter", "suffix(min_match=1, max_draft=3)", "--length", "fixed(max_draft=2)"], demo[0]
