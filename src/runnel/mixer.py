@@ -87,6 +87,11 @@ def parameter(value: Tensor, weight_decay: bool = False, lr_scale: float = 1.0) 
     return made
 
 
+def recurrent_matrices(gates: int, width: int) -> nn.Parameter:
+    """(gates * width, width): an orthogonal matrix per gate, for what a nonlinear cell makes of its last state."""
+    return parameter(torch.cat([nn.init.orthogonal_(torch.empty(width, width)) for _ in range(gates)]))
+
+
 def parameter_groups(module: nn.Module, hidden: nn.Module) -> list[dict[str, Any]]:
     """Named parameters by treatment: {"params": [(name, parameter)], "weight_decay", "lr_scale", "matrix"}.
 
