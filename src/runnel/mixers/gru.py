@@ -1,0 +1,87 @@
+"""GRU: a recurrent cell of two gates, one for how much to renew, one for how much of the past the candidate sees.
+
+Paper: "Learning Phrase Representations using RNN Encoder-Decoder for Statistical Machine Translation" (2014,
+1406.1078).
+
+    r_t, z_t = sigmoid(W_r x_t + b_r + R_r h_p), sigmoid(W_z x_t + b_z + R_z h_p)    (eq. 5, 6)
+    n_t = tanh(W_n x_t + b_n + r_t * (R_n h_p + c_n))                                (eq. 8)
+    h_t = (1 - z_t) * n_t + z_t * h_p,   y_t = W_o h_t                               (eq. 7)
+
+| code | paper |
+|---|---|
+| input, recurrent | W and U, rows of r, z, n in turn; U is orthogonal per gate at the start |
+| candidate_bias | c_n |
+| width | hidden units; None: d |
+
+The cell is `torch.nn.GRUCell`, which gates R_n h after the product where the paper gates h before it (the form that
+fast kernels share), with biases of its own; those of r and z are added up here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import linear as apply
+
+from runnel.lineage import Lineage
+from runnel.mixer import Mixer, linear, parameter, recurrent_matrices
+from runnel.ops.unroll import unroll
+from runnel.state import Memory
+
+PAPERS = {
+    "Learning Phrase Representations using RNN Encoder-Decoder for Statistical Machine Translation": "1406.1078",
+}
+
+
+@dataclass(frozen=True)
+class Config:
+    width: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.width is not None and self.width < 1:
+            raise ValueError(f"gru needs width >= 1; got {self.width}")
+
+
+class State(NamedTuple):
+    h: Tensor  # (B, width)
+
+
+class GRU(Mixer):
+    def __init__(self, d_model: int, config: Config) -> None:
+        super().__init__()
+        self.width = config.width or d_model
+        self.input = linear(d_model, 3 * self.width, bias=True)
+        self.recurrent = recurrent_matrices(3, self.width)
+        self.candidate_bias = parameter(torch.zeros(self.width))
+        self.out = linear(self.width, d_model)
+
+    def init_state(self, batch_size: int) -> State:
+        return State(self.zeros(batch_size, self.width))
+
+    def forward(
+        self, x: Float[Tensor, "B T D"], state: State, lineage: Lineage
+    ) -> tuple[Float[Tensor, "B T D"], Memory]:
+        h, last = unroll(self._step, (self.input(x),), state, lineage)
+        return self.out(h.to(x.dtype)), last
+
+    def reference(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
+        r_matrix, z_matrix, n_matrix = self.recurrent.chunk(3)
+        h, outputs = self.init_state(x.shape[0]).h, []
+        for t in range(x.shape[1]):
+            r, z, n = self.input(x[:, t]).chunk(3, dim=-1)
+            r, z = (r + h @ r_matrix.T).sigmoid(), (z + h @ z_matrix.T).sigmoid()
+            n = (n + r * (h @ n_matrix.T + self.candidate_bias)).tanh()
+            h = (1 - z) * n + z * h
+            outputs.append(self.out(h))
+        return torch.stack(outputs, dim=1)
+
+    def _step(self, inputs: tuple[Tensor, ...], state: State) -> tuple[Tensor, State]:
+        r, z, n = inputs[0].chunk(3, dim=-1)
+        past_r, past_z, past_n = apply(state.h, self.recurrent.to(state.h.dtype)).chunk(3, dim=-1)
+        n = (n + (r + past_r).sigmoid() * (past_n + self.candidate_bias)).tanh()
+        h = torch.lerp(n, state.h, (z + past_z).sigmoid())
+        return h, State(h)
