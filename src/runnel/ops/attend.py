@@ -22,16 +22,17 @@ from runnel.state import Memory, Pending
 
 
 class KeyValues(NamedTuple):
-    """k, v (B, S, H, K); positions (B, S) int64, -1 where a row has nothing."""
+    """k (B, S, H, K); v (B, S, H, V); positions (B, S) int64, -1 where a row has nothing."""
 
     k: Tensor
     v: Tensor
     positions: Tensor
 
     @classmethod
-    def empty(cls, batch_size: int, heads: int, width: int, like: Tensor) -> KeyValues:
-        k = like.new_zeros(batch_size, 0, heads, width)
-        return cls(k, k.clone(), torch.zeros(batch_size, 0, dtype=torch.long, device=like.device))
+    def empty(cls, batch_size: int, heads: int, width: int, like: Tensor, value_width: int | None = None) -> KeyValues:
+        """value_width: V where it is not K."""
+        k, v = [like.new_zeros(batch_size, 0, heads, size) for size in (width, value_width or width)]
+        return cls(k, v, torch.zeros(batch_size, 0, dtype=torch.long, device=like.device))
 
     @classmethod
     def cat(cls, memories: Sequence[KeyValues]) -> KeyValues:
@@ -48,13 +49,13 @@ class KeyValues(NamedTuple):
 def reference(
     q: Float[Tensor, "B T H K"],
     k: Float[Tensor, "B T G K"],
-    v: Float[Tensor, "B T G K"],
+    v: Float[Tensor, "B T G V"],
     window: int | None = None,
     sinks: int = 0,
-) -> Float[Tensor, "B T H K"]:
+) -> Float[Tensor, "B T H V"]:
     """The literal loop over fresh rows; H a multiple of G."""
     group = q.shape[2] // k.shape[2]
-    y = torch.zeros_like(q)
+    y = v.new_zeros(*q.shape[:3], v.shape[-1])
     for t in range(q.shape[1]):
         seen = [j for j in range(t + 1) if window is None or t - j < window or j < sinks]
         for h in range(q.shape[2]):
@@ -67,12 +68,12 @@ def reference(
 def attend(
     q: Float[Tensor, "B T H K"],
     k: Float[Tensor, "B T G K"],
-    v: Float[Tensor, "B T G K"],
+    v: Float[Tensor, "B T G V"],
     memory: KeyValues,
     lineage: Lineage,
     window: int | None = None,
     sinks: int = 0,
-) -> tuple[Float[Tensor, "B T H K"], Memory]:
+) -> tuple[Float[Tensor, "B T H V"], Memory]:
     """A query at position p sees ancestors at positions above p - window (all of them when window is None) and the
     first `sinks` positions. H is a multiple of G.
 
