@@ -83,7 +83,7 @@ def test_state_and_lineage_must_fit():
     [
         ({"pattern": "mamba3"}, "no mixer is called 'mamba3'; did you mean 'mamba"),
         ({"pattern": "atention"}, "did you mean 'attention'"),
-        ({"pattern": "zzz"}, "there are: attention, "),
+        ({"pattern": "zzz"}, "there are: aaren, "),
         ({"pattern": "mamba2+moo"}, "no block is called 'moo'; did you mean 'moe'"),
         ({"pattern": "mamba2(d_stat=3)"}, "mamba2 has no option 'd_stat'; did you mean 'd_state'"),
         ({"pattern": "mamba2(d_state=)"}, r"options are written \(name=number"),

@@ -225,7 +225,7 @@ def test_tensorboard_missing(text, tmp_path, monkeypatch):
         ({"ema": 1.0}, r"ema must be in \[0, 1\); got 1.0"),
         ({"optimizer": "adam"}, "optimizer must be one of adamw, muon; got 'adam'"),
         ({"patience": 2, "valid_every": None}, "patience counts validations"),
-        ({"objective": "next"}, "no objective is called 'next'; did you mean 'next_token'?"),
+        ({"objective": "next_tok"}, "no objective is called 'next_tok'; did you mean 'next_token'?"),
     ],
 )
 def test_a_wrong_setting_is_one_clear_line(text, tmp_path, settings, message):

@@ -380,6 +380,8 @@ class _Translation:
     def _attend(self, out: View, a: dict[str, Any]) -> None:
         heads, width = out.sizes[2:]
         groups = self.view(a["k"]).sizes[2]
+        if self._width(a["q"]) != width:
+            raise Unsupported("values of another width than their keys")
         operands = [
             self._heads(a["q"], heads, width),
             self._heads(a["k"], groups, width),
