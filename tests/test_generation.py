@@ -2,51 +2,16 @@
 
 import math
 from collections import Counter
-from functools import cache
 
 import pytest
 import torch
 
 import runnel
-from runnel import catalog
 from runnel.decoders import greedy, sample
-from runnel.drafters import Draft, Drafter, draft_model, prompt_lookup, suffix
+from runnel.drafters import Draft, draft_model, prompt_lookup, suffix
 from runnel.generation import generate
 from runnel.prefill import prefill
-from runnel.state import leaves
-
-VOCAB = 5
-PATTERNS = (
-    *catalog.names("mixers"),
-    "mamba2, attention(window=5)",
-    "gated_deltanet, mingru, attention",
-    "rwkv7, slstm, mamba",
-)
-RAGGED = [[1, 2, 3, 1, 2, 3, 1], [4], [0, 4, 0, 4, 2, 0, 4, 0, 4, 2, 0, 3]]
-
-
-class Branching(Drafter):
-    """Two guesses after every node, three levels deep: a tree, most of it wrong."""
-
-    def begin(self, prompt, draw):
-        return list(prompt)
-
-    def propose(self, memory, budget):
-        newest = memory[-1]
-        tokens = [(newest + step) % VOCAB for step in (1, 3)] + [(newest + step) % VOCAB for step in (2, 0, 4, 1, 3)]
-        return Draft(tokens, [-1, -1, 0, 0, 1, 2, 4])
-
-    def advance(self, memory, tokens):
-        memory.extend(tokens)
-
-
-@cache
-def sharp(pattern, vocab_size=VOCAB, seed=0):
-    """A small float64 model whose law is far from uniform."""
-    model = runnel.build(pattern, vocab_size=vocab_size, d_model=16, seed=seed).double()
-    with torch.no_grad():
-        model.head.logits.weight.mul_(25)
-    return model
+from tests.decoding.support import PATTERNS, RAGGED, Branching, assert_same_state, sharp, stepped
 
 
 def drafters(pattern):
@@ -55,34 +20,10 @@ def drafters(pattern):
     return [suffix.Config(min_match=1, max_draft=5), prompt_lookup.Config(min_ngram=1), near, far, Branching(None)]
 
 
-@torch.no_grad()
-def stepped(model, prompt, steps, pick):
-    """The literal loop: one row, one token at a time. Returns the tokens and the state before the newest."""
-    state = model.init_state(batch_size=1)
-    for token in prompt[:-1]:
-        _, state = model(torch.tensor([[token]]), state)
-    text = list(prompt)
-    for _ in range(steps):
-        logits, state = model(torch.tensor([[text[-1]]]), state)
-        text.append(pick(logits[0, -1], len(text)))
-    return text[len(prompt) :], state
-
-
-def likeliest(logits, position):
-    return int(logits.argmax())
-
-
-def assert_same_state(state, row, expected):
-    for found, wanted in zip(leaves(state.fork([row]).layers), leaves(expected.layers), strict=True):
-        # an attention memory of several rows is padded on the left to the longest
-        torch.testing.assert_close(found[:, found.shape[1] - wanted.shape[1] :], wanted, rtol=0, atol=1e-9)
-    assert int(state.lengths[row]) == int(expected.lengths[0])
-
-
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_greedy_is_the_same_with_every_drafter(pattern):
     model = sharp(pattern)
-    plain = [stepped(model, prompt, 12, likeliest) for prompt in RAGGED]
+    plain = [stepped(model, prompt, 12) for prompt in RAGGED]
     expected = [tokens for tokens, _ in plain]
     for drafter in [None, *drafters(pattern)]:
         alone = [generate(model, [prompt], 12, decoder="greedy", drafter=drafter).tokens[0] for prompt in RAGGED]
@@ -97,10 +38,10 @@ def test_greedy_is_the_same_with_every_drafter(pattern):
 def test_the_same_seed_writes_the_same_text(pattern):
     model = sharp(pattern)
     options = {"max_new_tokens": 12, "temperature": 0.9, "top_k": 4, "top_p": 0.95, "min_p": 0.01}
-    expected = generate(model, RAGGED, seed=[3, 5, 8], **options)
-    assert len({tuple(tokens) for tokens in expected.tokens}) > 1
+    expected = generate(model, RAGGED, seed=[3, 6, 8], **options)
+    assert len({tuple(tokens) for tokens in expected.tokens}) == 3
     for drafter in drafters(pattern):
-        found = generate(model, RAGGED, seed=[3, 5, 8], drafter=drafter, prefill_chunk=3, **options)
+        found = generate(model, RAGGED, seed=[3, 6, 8], drafter=drafter, prefill_chunk=3, **options)
         assert found.tokens == expected.tokens, drafter
         torch.testing.assert_close(torch.tensor(found.logprobs), torch.tensor(expected.logprobs), rtol=0, atol=1e-9)
     other_rows = generate(model, [RAGGED[2], [3, 3], RAGGED[0]], seed=[8, 0, 3], drafter="suffix", **options)

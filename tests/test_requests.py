@@ -10,8 +10,7 @@ from runnel.decoders import sample
 from runnel.drafters import draft_model
 from runnel.processors import Processor, Stage, bad_words, dry, eta, logit_bias, mirostat_v2, repetition_penalty
 from runnel.processors import presence_penalty as presence
-
-from .processors.support import RAGGED, Branching, sharp
+from tests.decoding.support import RAGGED, Branching, sharp
 
 DRAFTERS = [None, "suffix", Branching(None)]
 

@@ -1,16 +1,13 @@
 """What the tests of all processors share: random logits, texts, and every drafter against plain decoding."""
 
 import math
-from functools import cache
 
 import torch
 
 import runnel
-from runnel.drafters import Draft, Drafter, draft_model, suffix
+from runnel.drafters import draft_model, suffix
 from runnel.processors import Text
-
-VOCAB = 5
-RAGGED = [[1, 2, 3, 1, 2, 3, 1], [4], [0, 4, 0, 4, 2, 0, 4, 0, 4, 2, 0, 3]]
+from tests.decoding.support import RAGGED, Branching, sharp
 
 
 def logits_of(rows, outcomes=8, seed=0):
@@ -35,33 +32,6 @@ def unchanged(processor, rows=30):
     logits = logits_of(rows)
     logits[:, 3] = -math.inf
     return torch.equal(processor.process(logits, texts_of(rows)), logits)
-
-
-class Branching(Drafter):
-    """Two guesses after every node, most of them wrong."""
-
-    def __str__(self):
-        return "branching"
-
-    def begin(self, prompt, draw):
-        return list(prompt)
-
-    def propose(self, memory, budget):
-        newest = memory[-1]
-        tokens = [(newest + step) % VOCAB for step in (1, 3, 2, 0, 4, 1, 3)]
-        return Draft(tokens, [-1, -1, 0, 0, 1, 2, 4])
-
-    def advance(self, memory, tokens):
-        memory.extend(tokens)
-
-
-@cache
-def sharp(pattern="mingru, attention", vocab_size=VOCAB, seed=0):
-    """A small float64 model whose law is far from uniform."""
-    model = runnel.build(pattern, vocab_size=vocab_size, d_model=16, seed=seed).double()
-    with torch.no_grad():
-        model.head.logits.weight.mul_(25)
-    return model
 
 
 def assert_lossless(processors, **options):
