@@ -18,7 +18,7 @@ from runnel.drafters import Draft, Drafter
 from runnel.model import TextModel
 from runnel.policies import LengthPolicy, Round
 from runnel.rows import Forest, FreshDraw, Row, RowDraw, Said, Walk
-from runnel.state import State
+from runnel.state import Place, State, gathered
 
 OnTokens = Callable[[int, list[int]], None]
 """on_tokens(row, tokens): what a row gained in a round; all but the last token are accepted drafts."""
@@ -46,19 +46,18 @@ class Loop:
 
     def until_done(self, rows: Sequence[Row], state: State) -> State:
         """Run rounds until every row is done; rows leave the batch as they finish. Returns their states, in order."""
-        left: list[Row] = []
-        states: list[State] = []
-        rows = list(rows)
+        places: dict[int, Place] = {}
+        left = list(rows)
         while True:
-            leaving = [i for i, row in enumerate(rows) if row.done]
+            leaving = [i for i, row in enumerate(left) if row.done]
             if leaving:
-                states.append(_rows_of(state, leaving))
-                left.extend(rows[i] for i in leaving)
-            staying = [i for i, row in enumerate(rows) if not row.done]
+                gone = gathered([(state, i) for i in leaving])
+                places |= {left[i].index: (gone, at) for at, i in enumerate(leaving)}
+            staying = [i for i, row in enumerate(left) if not row.done]
             if not staying:
-                return _in_order(states, left)
-            state, rows = _rows_of(state, staying), [rows[i] for i in staying]
-            state = self.round(rows, state)
+                return gathered([places[row.index] for row in rows])
+            state, left = gathered([(state, i) for i in staying]), [left[i] for i in staying]
+            state = self.round(left, state)
 
     def round(self, rows: Sequence[Row], state: State) -> State:
         """Draft, verify, accept, commit."""
@@ -117,15 +116,3 @@ class Loop:
         if self.drafter is not None:
             indices = [row.index for row in rows]
             self.policy.observe(Round(indices, forest, walks, draft_seconds, verify_seconds))
-
-
-def _rows_of(state: State, rows: Sequence[int]) -> State:
-    """These rows of a state; the state itself when they are all of them."""
-    return state if len(rows) == state.batch_size else state.fork(rows)
-
-
-def _in_order(states: Sequence[State], rows: Sequence[Row]) -> State:
-    """The states of rows that left one after another, in the order of the prompts."""
-    if len(states) == 1:
-        return states[0]
-    return State.cat(states).fork(sorted(range(len(rows)), key=lambda i: rows[i].index))
