@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.functional import linear as apply
 
 from runnel.lineage import Lineage
+from runnel.ops.unroll import unroll
 from runnel.state import Memory
 
 FORMS = ("parallel", "step", "packed", "tree")
@@ -87,11 +90,6 @@ def parameter(value: Tensor, weight_decay: bool = False, lr_scale: float = 1.0) 
     return made
 
 
-def recurrent_matrices(gates: int, width: int) -> nn.Parameter:
-    """(gates * width, width): an orthogonal matrix per gate, for what a nonlinear cell makes of its last state."""
-    return parameter(torch.cat([nn.init.orthogonal_(torch.empty(width, width)) for _ in range(gates)]))
-
-
 def parameter_groups(module: nn.Module, hidden: nn.Module) -> list[dict[str, Any]]:
     """Named parameters by treatment: {"params": [(name, parameter)], "weight_decay", "lr_scale", "matrix"}.
 
@@ -123,3 +121,46 @@ def log_uniform_inverse_softplus(count: int, low: float, high: float) -> Float[T
     """Biases b with softplus(b) log-uniform in [low, high]: the step sizes of Mamba and its kin."""
     step = torch.exp(torch.rand(count) * (math.log(high) - math.log(low)) + math.log(low))
     return step + torch.log(-torch.expm1(-step))
+
+
+@dataclass(frozen=True)
+class CellConfig:
+    """width >= 1: hidden units; None: as many as the model is wide."""
+
+    width: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.width is not None and self.width < 1:
+            raise ValueError(f"a cell needs width >= 1; got {self.width}")
+
+
+class Cell(Mixer):
+    """A nonlinear cell as `torch.nn` has them: gates of one product of the input and one of the last hidden vector.
+
+    input (gates * width, D) with its bias; recurrent (gates * width, width), orthogonal per gate at the start: nothing
+    else is nonlinear between the steps, so that `unroll` fits and no scan does.
+    """
+
+    gates: ClassVar[int]
+
+    def __init__(self, d_model: int, config: CellConfig) -> None:
+        super().__init__()
+        self.width = config.width or d_model
+        self.input = linear(d_model, self.gates * self.width, bias=True)
+        orthogonal = [nn.init.orthogonal_(torch.empty(self.width, self.width)) for _ in range(self.gates)]
+        self.recurrent = parameter(torch.cat(orthogonal))
+        self.out = linear(self.width, d_model)
+
+    @abstractmethod
+    def step(self, inputs: tuple[Tensor, ...], state: Any) -> tuple[Float[Tensor, "B width"], Any]:
+        """The next hidden vectors and state. inputs: what `input` makes of x_t."""
+
+    def forward(
+        self, x: Float[Tensor, "B T D"], state: Memory, lineage: Lineage
+    ) -> tuple[Float[Tensor, "B T D"], Memory]:
+        h, last = unroll(self.step, (self.input(x),), state, lineage)
+        return self.out(h.to(x.dtype)), last
+
+    def recalled(self, h: Float[Tensor, "B width"]) -> Float[Tensor, "B gates*width"]:
+        """What the gates are given of the last hidden vector."""
+        return apply(h, self.recurrent.to(h.dtype))

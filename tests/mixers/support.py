@@ -3,7 +3,7 @@
 import torch
 
 from runnel import Lineage, catalog
-from runnel.mixer import Mixer
+from runnel.mixer import Cell, Mixer
 
 
 def mixer(name: str, d_model: int = 8, **options) -> Mixer:
@@ -22,3 +22,21 @@ def normal(*shape: int, seed: int = 0) -> torch.Tensor:
 
 def close(actual: torch.Tensor, expected: torch.Tensor, bound: float = 1e-9) -> None:
     torch.testing.assert_close(actual, expected, rtol=bound, atol=bound)
+
+
+def assert_is_cell(made: Cell, cell: torch.nn.RNNCellBase, candidate_bias: torch.Tensor | None = None) -> None:
+    """The outputs are those of a cell of torch with the same weights; the recurrent matrices begin orthogonal."""
+    with torch.no_grad():
+        cell.weight_ih.copy_(made.input.weight)
+        cell.weight_hh.copy_(made.recurrent)
+        cell.bias_ih.copy_(made.input.bias)
+        cell.bias_hh.zero_()
+        if candidate_bias is not None:
+            cell.bias_hh[-made.width :] = candidate_bias
+    x, state, outputs = normal(2, 40, 8), None, []
+    for t in range(40):
+        state = cell(x[:, t], state)
+        outputs.append(made.out(state[0] if isinstance(state, tuple) else state))
+    close(run(made, x), torch.stack(outputs, dim=1))
+    for matrix in made.recurrent.split(made.width):
+        close(matrix @ matrix.T, torch.eye(made.width, dtype=torch.float64), bound=1e-5)

@@ -1,33 +1,17 @@
 import pytest
 import torch
 
-from .support import close, mixer, normal, run
+from .support import assert_is_cell, mixer, normal
 
 
 @pytest.mark.parametrize("width", [None, 5])
 def test_equals_the_cell_of_torch(width):
     made = mixer("gru", width=width)
-    cell = torch.nn.GRUCell(8, made.width).double()
     with torch.no_grad():
-        cell.weight_ih.copy_(made.input.weight)
-        cell.weight_hh.copy_(made.recurrent)
-        cell.bias_ih.copy_(made.input.bias)
-        cell.bias_hh.zero_()
         made.candidate_bias.copy_(normal(made.width, seed=1))
-        cell.bias_hh[2 * made.width :] = made.candidate_bias
-    x, state, outputs = normal(2, 40, 8), None, []
-    for t in range(40):
-        state = cell(x[:, t], state)
-        outputs.append(made.out(state))
-    close(run(made, x), torch.stack(outputs, dim=1))
-
-
-def test_recurrent_matrices_begin_orthogonal():
-    made = mixer("gru")
-    for matrix in made.recurrent.split(8):
-        close(matrix @ matrix.T, torch.eye(8, dtype=torch.float64), bound=1e-5)
+    assert_is_cell(made, torch.nn.GRUCell(8, made.width).double(), made.candidate_bias)
 
 
 def test_an_empty_cell_is_refused():
-    with pytest.raises(ValueError, match="gru needs width >= 1; got 0"):
+    with pytest.raises(ValueError, match="a cell needs width >= 1; got 0"):
         mixer("gru", width=0)

@@ -1,36 +1,15 @@
 import pytest
 import torch
 
-from .support import close, mixer, normal, run
+from .support import assert_is_cell, close, mixer
 
 
 @pytest.mark.parametrize("width", [None, 5])
 def test_equals_the_cell_of_torch(width):
     made = mixer("lstm", width=width)
-    cell = torch.nn.LSTMCell(8, made.width).double()
-    with torch.no_grad():
-        cell.weight_ih.copy_(made.input.weight)
-        cell.weight_hh.copy_(made.recurrent)
-        cell.bias_ih.copy_(made.input.bias)
-        cell.bias_hh.zero_()
-    x, state, outputs = normal(2, 40, 8), None, []
-    for t in range(40):
-        state = cell(x[:, t], state)
-        outputs.append(made.out(state[0]))
-    close(run(made, x), torch.stack(outputs, dim=1))
-
-
-def test_recurrent_matrices_begin_orthogonal():
-    made = mixer("lstm")
-    for matrix in made.recurrent.split(8):
-        close(matrix @ matrix.T, torch.eye(8, dtype=torch.float64), bound=1e-5)
+    assert_is_cell(made, torch.nn.LSTMCell(8, made.width).double())
 
 
 def test_the_cell_begins_by_remembering():
     made = mixer("lstm")
     close(made.input.bias.view(4, 8).sum(1), torch.tensor([0.0, 8.0, 0.0, 0.0]).double())
-
-
-def test_an_empty_cell_is_refused():
-    with pytest.raises(ValueError, match="lstm needs width >= 1; got 0"):
-        mixer("lstm", width=0)

@@ -7,7 +7,7 @@ Paper: "Finding Structure in Time" (Elman, 1990, Cognitive Science 14; not on ar
 | code | paper |
 |---|---|
 | input | W and b, from input to hidden units |
-| recurrent | R, from context to hidden units; orthogonal at the start |
+| recurrent | R, from context to hidden units |
 | width | hidden units; None: d |
 
 The cell is `torch.nn.RNNCell`, with its two biases added up. It is truly nonlinear: no scan fits, the loop is the form.
@@ -21,43 +21,24 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import linear as apply
 
-from runnel.lineage import Lineage
-from runnel.mixer import Mixer, linear, recurrent_matrices
-from runnel.ops.unroll import unroll
-from runnel.state import Memory
+from runnel.mixer import Cell, CellConfig
 
 
 @dataclass(frozen=True)
-class Config:
-    width: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.width is not None and self.width < 1:
-            raise ValueError(f"elman needs width >= 1; got {self.width}")
+class Config(CellConfig):
+    """See `CellConfig`."""
 
 
 class State(NamedTuple):
     h: Tensor  # (B, width)
 
 
-class Elman(Mixer):
-    def __init__(self, d_model: int, config: Config) -> None:
-        super().__init__()
-        self.width = config.width or d_model
-        self.input = linear(d_model, self.width, bias=True)
-        self.recurrent = recurrent_matrices(1, self.width)
-        self.out = linear(self.width, d_model)
+class Elman(Cell):
+    gates = 1
 
     def init_state(self, batch_size: int) -> State:
         return State(self.zeros(batch_size, self.width))
-
-    def forward(
-        self, x: Float[Tensor, "B T D"], state: State, lineage: Lineage
-    ) -> tuple[Float[Tensor, "B T D"], Memory]:
-        h, last = unroll(self._step, (self.input(x),), state, lineage)
-        return self.out(h.to(x.dtype)), last
 
     def reference(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
         h, outputs = self.init_state(x.shape[0]).h, []
@@ -66,6 +47,6 @@ class Elman(Mixer):
             outputs.append(self.out(h))
         return torch.stack(outputs, dim=1)
 
-    def _step(self, inputs: tuple[Tensor, ...], state: State) -> tuple[Tensor, State]:
-        h = (inputs[0] + apply(state.h, self.recurrent.to(state.h.dtype))).tanh()
+    def step(self, inputs: tuple[Tensor, ...], state: State) -> tuple[Tensor, State]:
+        h = (inputs[0] + self.recalled(state.h)).tanh()
         return h, State(h)

@@ -9,7 +9,7 @@ Paper: "Learning Phrase Representations using RNN Encoder-Decoder for Statistica
 
 | code | paper |
 |---|---|
-| input, recurrent | W and U, rows of r, z, n in turn; U is orthogonal per gate at the start |
+| input, recurrent | W and U, rows of r, z, n in turn |
 | candidate_bias | c_n |
 | width | hidden units; None: d |
 
@@ -25,12 +25,8 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import linear as apply
 
-from runnel.lineage import Lineage
-from runnel.mixer import Mixer, linear, parameter, recurrent_matrices
-from runnel.ops.unroll import unroll
-from runnel.state import Memory
+from runnel.mixer import Cell, CellConfig, parameter
 
 PAPERS = {
     "Learning Phrase Representations using RNN Encoder-Decoder for Statistical Machine Translation": "1406.1078",
@@ -38,35 +34,23 @@ PAPERS = {
 
 
 @dataclass(frozen=True)
-class Config:
-    width: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.width is not None and self.width < 1:
-            raise ValueError(f"gru needs width >= 1; got {self.width}")
+class Config(CellConfig):
+    """See `CellConfig`."""
 
 
 class State(NamedTuple):
     h: Tensor  # (B, width)
 
 
-class GRU(Mixer):
+class GRU(Cell):
+    gates = 3
+
     def __init__(self, d_model: int, config: Config) -> None:
-        super().__init__()
-        self.width = config.width or d_model
-        self.input = linear(d_model, 3 * self.width, bias=True)
-        self.recurrent = recurrent_matrices(3, self.width)
+        super().__init__(d_model, config)
         self.candidate_bias = parameter(torch.zeros(self.width))
-        self.out = linear(self.width, d_model)
 
     def init_state(self, batch_size: int) -> State:
         return State(self.zeros(batch_size, self.width))
-
-    def forward(
-        self, x: Float[Tensor, "B T D"], state: State, lineage: Lineage
-    ) -> tuple[Float[Tensor, "B T D"], Memory]:
-        h, last = unroll(self._step, (self.input(x),), state, lineage)
-        return self.out(h.to(x.dtype)), last
 
     def reference(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
         r_matrix, z_matrix, n_matrix = self.recurrent.chunk(3)
@@ -79,9 +63,9 @@ class GRU(Mixer):
             outputs.append(self.out(h))
         return torch.stack(outputs, dim=1)
 
-    def _step(self, inputs: tuple[Tensor, ...], state: State) -> tuple[Tensor, State]:
+    def step(self, inputs: tuple[Tensor, ...], state: State) -> tuple[Tensor, State]:
         r, z, n = inputs[0].chunk(3, dim=-1)
-        past_r, past_z, past_n = apply(state.h, self.recurrent.to(state.h.dtype)).chunk(3, dim=-1)
+        past_r, past_z, past_n = self.recalled(state.h).chunk(3, dim=-1)
         n = (n + (r + past_r).sigmoid() * (past_n + self.candidate_bias)).tanh()
         h = torch.lerp(n, state.h, (z + past_z).sigmoid())
         return h, State(h)

@@ -10,7 +10,7 @@ gate of Gers et al. (2000); in the form of "LSTM: A Search Space Odyssey" (2015,
 | code | paper |
 |---|---|
 | g | z, the block input |
-| input, recurrent | W with b, and R; rows of i, f, g, o in turn; R is orthogonal per gate at the start |
+| input, recurrent | W with b, and R; rows of i, f, g, o in turn |
 | forget_bias | b_f at the start: 1, so that the cell begins by remembering |
 | width | hidden units; None: d |
 
@@ -25,24 +25,15 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import linear as apply
 
-from runnel.lineage import Lineage
-from runnel.mixer import Mixer, linear, recurrent_matrices
-from runnel.ops.unroll import unroll
-from runnel.state import Memory
+from runnel.mixer import Cell, CellConfig
 
 PAPERS = {"LSTM: A Search Space Odyssey": "1503.04069"}
 
 
 @dataclass(frozen=True)
-class Config:
-    width: int | None = None
+class Config(CellConfig):
     forget_bias: float = 1.0
-
-    def __post_init__(self) -> None:
-        if self.width is not None and self.width < 1:
-            raise ValueError(f"lstm needs width >= 1; got {self.width}")
 
 
 class State(NamedTuple):
@@ -50,24 +41,16 @@ class State(NamedTuple):
     c: Tensor  # (B, width)
 
 
-class LSTM(Mixer):
+class LSTM(Cell):
+    gates = 4
+
     def __init__(self, d_model: int, config: Config) -> None:
-        super().__init__()
-        self.width = config.width or d_model
-        self.input = linear(d_model, 4 * self.width, bias=True)
+        super().__init__(d_model, config)
         with torch.no_grad():
             self.input.bias[self.width : 2 * self.width] = config.forget_bias
-        self.recurrent = recurrent_matrices(4, self.width)
-        self.out = linear(self.width, d_model)
 
     def init_state(self, batch_size: int) -> State:
         return State(self.zeros(batch_size, self.width), self.zeros(batch_size, self.width))
-
-    def forward(
-        self, x: Float[Tensor, "B T D"], state: State, lineage: Lineage
-    ) -> tuple[Float[Tensor, "B T D"], Memory]:
-        h, last = unroll(self._step, (self.input(x),), state, lineage)
-        return self.out(h.to(x.dtype)), last
 
     def reference(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
         (h, c), outputs = self.init_state(x.shape[0]), []
@@ -79,8 +62,8 @@ class LSTM(Mixer):
             outputs.append(self.out(h))
         return torch.stack(outputs, dim=1)
 
-    def _step(self, inputs: tuple[Tensor, ...], state: State) -> tuple[Tensor, State]:
-        i, f, g, o = (inputs[0] + apply(state.h, self.recurrent.to(state.h.dtype))).chunk(4, dim=-1)
+    def step(self, inputs: tuple[Tensor, ...], state: State) -> tuple[Tensor, State]:
+        i, f, g, o = (inputs[0] + self.recalled(state.h)).chunk(4, dim=-1)
         c = torch.addcmul(f.sigmoid() * state.c, i.sigmoid(), g.tanh())
         h = o.sigmoid() * c.tanh()
         return h, State(h, c)
