@@ -6,6 +6,10 @@ from abc import ABC, abstractmethod
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn.functional import log_softmax
+
+from runnel.ops.precision import widen
+from runnel.types import IGNORE
 
 
 class Head(nn.Module, ABC):
@@ -43,3 +47,23 @@ class Head(nn.Module, ABC):
     @abstractmethod
     def quantile(self, parameters: Float[Tensor, "*B P"], level: float) -> Float[Tensor, "*B C"]:
         """The quantile at `level` in (0, 1). ValueError where the outcomes have no order."""
+
+
+class TokenHead(Head):
+    """A head over tokens whose parameters are logits: log-probabilities up to a constant."""
+
+    def log_prob(self, parameters: Float[Tensor, "*B V"], target: Int[Tensor, "*B"]) -> Float[Tensor, "*B"]:
+        """Zero where the target is `IGNORE`."""
+        scores = log_softmax(widen(parameters), dim=-1)
+        picked = scores.gather(-1, target.clamp(min=0)[..., None])[..., 0]
+        return picked.masked_fill(target == IGNORE, 0.0)
+
+    def sample(self, parameters: Float[Tensor, "*B V"], uniform: Float[Tensor, "*B V"]) -> Int[Tensor, "*B"]:
+        """Gumbel-max."""
+        return (parameters - (-uniform.log()).log()).argmax(-1)
+
+    def mean(self, parameters: Float[Tensor, "*B V"]) -> Int[Tensor, "*B"]:
+        return parameters.argmax(-1)
+
+    def quantile(self, parameters: Float[Tensor, "*B V"], level: float) -> Float[Tensor, "*B V"]:
+        raise ValueError("tokens have no order, so no quantiles")

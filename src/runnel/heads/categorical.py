@@ -6,43 +6,30 @@ from dataclasses import dataclass
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn.functional import log_softmax
 
-from runnel.head import Head
-from runnel.ops.precision import widen
-from runnel.types import IGNORE
+from runnel.head import TokenHead
 
 PAPERS: dict[str, str] = {}
 
 
 @dataclass(frozen=True)
 class Config:
-    """There is nothing to set."""
+    """cap: logits are kept within +-cap by its tanh, as in Gemma 2. scale: what they are multiplied by before."""
+
+    cap: float | None = None
+    scale: float = 1.0
 
 
-class Categorical(Head):
+class Categorical(TokenHead):
     def __init__(self, d_model: int, outcomes: int, config: Config) -> None:
         super().__init__()
+        self.config = config
         self.logits = nn.Linear(d_model, outcomes, bias=False)
         nn.init.normal_(self.logits.weight, std=0.1 * d_model**-0.5)  # starts near the uniform law
 
     def forward(
         self, hidden: Float[Tensor, "*B D"], positions: Int[Tensor, "*B"] | None = None
     ) -> Float[Tensor, "*B V"]:
-        return self.logits(hidden)
-
-    def log_prob(self, parameters: Float[Tensor, "*B V"], target: Int[Tensor, "*B"]) -> Float[Tensor, "*B"]:
-        """Zero where the target is `IGNORE`."""
-        scores = log_softmax(widen(parameters), dim=-1)
-        picked = scores.gather(-1, target.clamp(min=0)[..., None])[..., 0]
-        return picked.masked_fill(target == IGNORE, 0.0)
-
-    def sample(self, parameters: Float[Tensor, "*B V"], uniform: Float[Tensor, "*B V"]) -> Int[Tensor, "*B"]:
-        """Gumbel-max."""
-        return (parameters - (-uniform.log()).log()).argmax(-1)
-
-    def mean(self, parameters: Float[Tensor, "*B V"]) -> Int[Tensor, "*B"]:
-        return parameters.argmax(-1)
-
-    def quantile(self, parameters: Float[Tensor, "*B V"], level: float) -> Float[Tensor, "*B V"]:
-        raise ValueError("categorical outcomes have no order, so no quantiles")
+        logits, cap = self.logits(hidden), self.config.cap
+        logits = logits if self.config.scale == 1 else logits * self.config.scale
+        return logits if cap is None else cap * (logits / cap).tanh()

@@ -32,9 +32,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import log_softmax, logsigmoid
 
-from runnel.head import Head
+from runnel.head import TokenHead
 from runnel.ops.precision import widen
-from runnel.types import IGNORE
 
 PAPERS = {"A Non-monotonic Self-terminating Language Model": "2210.00660"}
 
@@ -55,7 +54,7 @@ class Config:
         return math.ceil(math.log1p(-mass) / math.log1p(-self.epsilon))
 
 
-class SelfTerminating(Head):
+class SelfTerminating(TokenHead):
     positional = True
 
     def __init__(self, d_model: int, outcomes: int, config: Config) -> None:
@@ -77,21 +76,6 @@ class SelfTerminating(Head):
         others = log_softmax(scores.masked_fill(is_eos, -math.inf), dim=-1) + going[..., None]  # eq. (3)
         ending = (-torch.expm1(going)).log()
         return torch.where(is_eos, ending[..., None], others)
-
-    def log_prob(self, parameters: Float[Tensor, "*B V"], target: Int[Tensor, "*B"]) -> Float[Tensor, "*B"]:
-        """Zero where the target is `IGNORE`."""
-        picked = parameters.gather(-1, target.clamp(min=0)[..., None])[..., 0]
-        return picked.masked_fill(target == IGNORE, 0.0)
-
-    def sample(self, parameters: Float[Tensor, "*B V"], uniform: Float[Tensor, "*B V"]) -> Int[Tensor, "*B"]:
-        """Gumbel-max."""
-        return (parameters - (-uniform.log()).log()).argmax(-1)
-
-    def mean(self, parameters: Float[Tensor, "*B V"]) -> Int[Tensor, "*B"]:
-        return parameters.argmax(-1)
-
-    def quantile(self, parameters: Float[Tensor, "*B V"], level: float) -> Float[Tensor, "*B V"]:
-        raise ValueError("tokens have no order, so no quantiles")
 
 
 def reference(scores: Sequence[float], t: int, config: Config) -> list[float]:
