@@ -36,7 +36,8 @@ from runnel.draft import Draft, Draw
 from runnel.lineage import Lineage
 from runnel.mixer import RMSNorm, linear
 from runnel.state import Place
-from runnel.trained.pairs import Pairs, PairsConfig, PairsMemory
+from runnel.trained import ChainedConfig
+from runnel.trained.pairs import Pairs, PairsMemory
 from runnel.trained.stack import Stack
 from runnel.trees import ROOT, Asked, Sketch, grow_all
 
@@ -48,7 +49,7 @@ TRAINED = True
 
 
 @dataclass(frozen=True)
-class Config(PairsConfig):
+class Config(ChainedConfig):
     """layer: a pattern of `runnel.patterns`. sampled: whether features are sampled (FSPAD)."""
 
     layer: str = "attention"

@@ -30,7 +30,8 @@ from torch import Tensor, nn
 
 from runnel.draft import Draft, Draw
 from runnel.lineage import Lineage
-from runnel.trained.pairs import Pairs, PairsConfig, PairsMemory
+from runnel.trained import ChainedConfig
+from runnel.trained.pairs import Pairs, PairsMemory
 from runnel.trained.relaxed import RelaxedLayer
 from runnel.trees import Asked, Sketch, grow_all
 
@@ -42,7 +43,7 @@ TRAINED = True
 
 
 @dataclass(frozen=True)
-class Config(PairsConfig):
+class Config(ChainedConfig):
     """block >= 1; window >= block: pairs that are looked at; recurrences >= 1: layers of the LSTM."""
 
     block: int = 2

@@ -33,15 +33,16 @@ from runnel import patterns
 from runnel.heads import categorical
 from runnel.mixer import RMSNorm
 from runnel.model import Layer, ModelConfig
+from runnel.trained import ChainedConfig
 from runnel.trained.stack import Stack
-from runnel.trained.staged import Staged, StagedConfig
+from runnel.trained.staged import Staged
 
 PAPERS = {"FastDraft: How to Train Your Draft": "2411.11055"}
 TRAINED = True
 
 
 @dataclass(frozen=True)
-class Config(StagedConfig):
+class Config(ChainedConfig):
     """layers: in [1, the target's]. narrower >= 1 divides the target's width."""
 
     layers: int = 1

@@ -28,8 +28,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from runnel.trained import ChainedConfig
 from runnel.trained.stack import Stack
-from runnel.trained.staged import Staged, StagedConfig
+from runnel.trained.staged import Staged
 
 PAPERS = {
     "S2D: Sorted Speculative Decoding For More Efficient Deployment of Nested Large Language Models": "2407.01955"
@@ -38,7 +39,7 @@ TRAINED = True
 
 
 @dataclass(frozen=True)
-class Config(StagedConfig):
+class Config(ChainedConfig):
     """exits: rising depths, the last of at most the target's layers; threshold in [0, 1]."""
 
     exits: Sequence[int] = (1, 2)

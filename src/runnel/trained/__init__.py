@@ -60,6 +60,18 @@ class TrainedConfig:
         return {"drafter": catalog.page_name(self), **self.options(), "target": self.target.fingerprint()}
 
 
+@dataclass(frozen=True)
+class ChainedConfig(TrainedConfig):
+    """Of drafters that guess one token after the other. max_draft >= 1: how many tokens ahead."""
+
+    max_draft: int = 4
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.max_draft < 1:
+            raise ValueError(f"max_draft must be at least 1; got {self.max_draft}")
+
+
 class TrainedDrafter(nn.Module, Drafter):
     """A drafter with weights, in the dtype of its target and on its device.
 

@@ -17,20 +17,8 @@ from torch import Tensor
 
 from runnel.draft import Draw, Seen
 from runnel.lineage import Lineage
-from runnel.trained import TrainedConfig, TrainedDrafter
+from runnel.trained import TrainedDrafter
 from runnel.types import Batch
-
-
-@dataclass(frozen=True)
-class PairsConfig(TrainedConfig):
-    """max_draft >= 1: how many tokens ahead are guessed."""
-
-    max_draft: int = 4
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.max_draft < 1:
-            raise ValueError(f"max_draft must be at least 1; got {self.max_draft}")
 
 
 @dataclass

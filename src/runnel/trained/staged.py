@@ -19,21 +19,9 @@ from runnel.draft import Draft, Draw
 from runnel.head import Head
 from runnel.lineage import Lineage
 from runnel.state import Place
-from runnel.trained import TrainedConfig, TrainedDrafter
+from runnel.trained import ChainedConfig, TrainedDrafter
 from runnel.trained.stack import Stack
 from runnel.trees import ROOT, Asked, Sketch, grow_all
-
-
-@dataclass(frozen=True)
-class StagedConfig(TrainedConfig):
-    """max_draft >= 1: how many tokens ahead are guessed."""
-
-    max_draft: int = 4
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.max_draft < 1:
-            raise ValueError(f"max_draft must be at least 1; got {self.max_draft}")
 
 
 @dataclass
@@ -55,7 +43,7 @@ class Memory:
 class Staged(TrainedDrafter):
     """embedding, stages, norm and head: a model of its own, which one norm and one head serve at every exit."""
 
-    config: StagedConfig
+    config: ChainedConfig
     embedding: nn.Module
     stages: nn.ModuleList
     norm: nn.Module
