@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from codecs import getincrementaldecoder
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from runnel.cli import _continuation, _screen, _training
+from runnel.cli import _continuation, _given, _screen, _training
 
 if TYPE_CHECKING:
     from runnel.codecs import Codec
@@ -215,9 +214,7 @@ def _found(state: Path, run: Path) -> Path:
 def _prompt(text: str | None, file: str | None) -> str | None:
     if text is not None and file is not None:
         raise ValueError("give one of --prompt and --prompt-file; got both")
-    if file is not None:
-        raw = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
-        text = raw.decode("utf-8", errors="surrogateescape")
+    text = _given.text(text, file)
     if text == "":
         raise ValueError("the prompt must have at least one character; got none")
     return text

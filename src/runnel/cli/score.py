@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from runnel.cli import _screen, _training
+from runnel.cli import _given, _screen, _training
 from runnel.cli.generate import load_run
 
 if TYPE_CHECKING:
@@ -39,7 +38,9 @@ def command(
 
     _training.set_threads(threads)
     model, codec = load_run(run), codecs.load(run)
-    given = codec.encode(_text(text, file))
+    if (text is None) == (file is None):
+        raise ValueError("give one of --text and --file")
+    given = codec.encode(_given.text(text, file) or "")
     if len(given) < 2:
         raise ValueError(f"the text must have at least two tokens; got {len(given)}")
     with _screen.working(f"reading {len(given):,} tokens"):
@@ -67,13 +68,3 @@ def _table(
         likeliest = [f"{codec.decode([other])!r} {nats:.2f}" for other, nats in top.items()]
         rows.append([repr(codec.decode([token])), f"{logprob:.3f}", *likeliest])
     return rows
-
-
-def _text(text: str | None, file: str | None) -> str:
-    if (text is None) == (file is None):
-        raise ValueError("give one of --text and --file")
-    if text is None:
-        assert file is not None
-        raw = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
-        text = raw.decode("utf-8", errors="surrogateescape")
-    return text

@@ -42,6 +42,7 @@ def save_packed(packed: PackedModel, folder: str | Path) -> None:
         "parts": parts,
         "head": _describe(packed.head, tensors),
         "embedding": None if packed.embedding is None else tensors.add(packed.embedding),
+        "positions": None if packed.positions is None else tensors.add(packed.positions.weight),
         "tensors": tensors.index,
         "nbytes": tensors.end,
     }
@@ -73,10 +74,10 @@ def load_packed(folder: str | Path) -> PackedModel:
     tensors = [_mapped(data, *entry) for entry in content["tensors"]]
     parts = [_part(entry, config, tensors, zero) for entry in content["parts"]]
     head = _head(content["head"], shell, tensors)
-    embedding = None if content["embedding"] is None else tensors[content["embedding"]]
+    embedding, positions = [None if content.get(n) is None else tensors[content[n]] for n in ("embedding", "positions")]
     return PackedModel(
         config, content["weights"], parts, head, embedding, zero, content["fingerprint"], content["fallbacks"],
-        content["semantics"],
+        content["semantics"], positions,
     )  # fmt: skip
 
 
@@ -130,7 +131,7 @@ def _part(
     if "spec" in entry:
         return _segment(entry, tensors, zero)
     index = entry["layers"][0]
-    layer = Layer(patterns.parse(config.pattern, config.channel, config.n_layers)[index], config.d_model)
+    layer = Layer(patterns.parse(config.pattern, config.channel, config.n_layers)[index], config.d_model, config.frame)
     return TorchLayer(index, _filled(layer, entry, tensors))
 
 

@@ -9,15 +9,14 @@ with an operation that has no native form runs in PyTorch; `PackedModel.fallback
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from runnel.frame import Positions
 from runnel.head import Head
 from runnel.lineage import Lineage
 from runnel.model import ModelConfig, Reading, check_inputs
@@ -47,10 +46,15 @@ class PackedModel:
         fingerprint: str,
         fallbacks: dict[str, str],
         semantics: dict[str, int],
+        positions: Tensor | None = None,
     ) -> None:
-        """zero: the zero memories of one row. fallbacks: what runs in PyTorch, and why. semantics: as a Model's."""
+        """zero: the zero memories of one row. fallbacks: what runs in PyTorch, and why. semantics: as a Model's.
+
+        positions: the vectors of learned positions.
+        """
         self.config, self.weights, self.fallbacks, self.semantics = config, weights, fallbacks, semantics
         self.parts, self.head, self.embedding = list(parts), head, embedding
+        self.positions = None if positions is None else Positions.holding(positions)
         self._zero, self._fingerprint = tuple(zero), fingerprint
 
     @property
@@ -142,19 +146,10 @@ class PackedModel:
         after = PendingState(state, () if pending is None else pending, layout.columns, tree.rows, tree.parents)
         return Verification(self._parameters(hidden, positions), hidden, after)
 
-    def verify_curve(self, sizes: Sequence[int] = (1, 2, 3, 4, 6, 8, 12, 16), seconds: float = 0.6) -> dict[int, float]:
-        """How long verifying m nodes takes, relative to one plain step; medians of rounds over all sizes."""
-        state = self(torch.zeros(1, 8, dtype=torch.long))[1]
-        token = torch.zeros(1, 1, dtype=torch.long)
-        trees = {m: DraftTree([0] * m, range(-1, m - 1), [0] * m) for m in sizes}
-        calls: dict[int, Callable[[], Any]] = {m: partial(self.verify, state, tree) for m, tree in trees.items()}
-        times = _interleaved({0: partial(self, token, state), **calls}, seconds)
-        return {m: times[m] / times[0] for m in sizes}
-
     # ---- the function -----------------------------------------------------------------------------------------------
 
     def _run(self, elements: Tensor, memories: Memory, nodes: Nodes) -> tuple[Tensor, Memory]:
-        x, made, held = self._embed(elements), [], {}
+        x, made, held = self._embed(elements, nodes), [], {}
         for part, own in self._own(memories):
             if isinstance(part, Segment):
                 x, layers, held[part.layers.start] = part.run(x, own, nodes)
@@ -166,7 +161,7 @@ class PackedModel:
         return x, _memories(made, held)
 
     def _run_tree(self, elements: Tensor, state: State, nodes: Nodes) -> tuple[Tensor, Pending]:
-        x, left = self._embed(elements), []
+        x, left = self._embed(elements, nodes), []
         for part, own in self._own(state.layers):
             if isinstance(part, Segment):
                 x, verified = part.verify(x, own, nodes)
@@ -206,10 +201,11 @@ class PackedModel:
                 found.append((part, part.form.hold([memories[i] for i in part.layers])))
         return found
 
-    def _embed(self, elements: Tensor) -> Tensor:
+    def _embed(self, elements: Tensor, nodes: Nodes) -> Tensor:
         if self.embedding is None:
             return elements.float()
-        return elements.float() @ self.embedding if elements.is_floating_point() else self.embedding[elements]
+        x = elements.float() @ self.embedding if elements.is_floating_point() else self.embedding[elements]
+        return x if self.positions is None else x + self.positions.of(nodes.positions, None)
 
     @torch.no_grad()
     def _parameters(self, hidden: Tensor, positions: Tensor) -> Tensor:
@@ -249,17 +245,3 @@ def _depths(parents: Tensor) -> Tensor:
     for parent in parents.tolist():
         depths.append(0 if parent < 0 else depths[parent] + 1)
     return torch.tensor(depths, dtype=torch.long)
-
-
-def _interleaved(calls: dict[int, Callable[[], Any]], seconds: float) -> dict[int, float]:
-    """Median seconds of each call, taken in turn until the time is used up."""
-    for call in calls.values():
-        call()
-    times: dict[int, list[float]] = {name: [] for name in calls}
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end or not all(times.values()):
-        for name, call in calls.items():
-            begun = time.perf_counter()
-            call()
-            times[name].append(time.perf_counter() - begun)
-    return {name: sorted(taken)[len(taken) // 2] for name, taken in times.items()}

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from runnel.frame import Embedding
 from runnel.head import Head
 from runnel.lineage import Lineage
 from runnel.model import Model
@@ -40,10 +41,12 @@ def pack(model: Model, weights: str = "bf16") -> PackedModel:
         model = copy.deepcopy(model).float().cpu()
     packer = _Packer(model, weights)
     parts, head = packer.parts(), packer.head()
-    embedding = model.embed.weight.detach().clone() if isinstance(model.embed, nn.Embedding) else None
+    embedding = model.embed.scaled(model.embed.weight).detach().clone() if isinstance(model.embed, Embedding) else None
+    positions = None if model.positions is None else model.positions.weight.detach().clone()
     return PackedModel(
-        model.config, weights, parts, head, embedding, packer.zero, fingerprint, packer.fallbacks, model.semantics()
-    )
+        model.config, weights, parts, head, embedding, packer.zero, fingerprint, packer.fallbacks, model.semantics(),
+        positions,
+    )  # fmt: skip
 
 
 class _Packer:
@@ -91,7 +94,7 @@ class _Packer:
     def _reason(self, index: int, layer: Any) -> str | None:
         """Why a layer has no native form; layers of one kind are looked at once."""
         kind = repr(layer) + str(sorted((name, tuple(p.shape)) for name, p in layer.named_parameters()))
-        kind += repr(getattr(layer.mixer, "config", None)) + repr(vars(layer.mixer).get("config"))
+        kind += repr([getattr(part, "config", None) for part in (layer.mixer, layer.block)])
         if kind not in self._checked:
             self._checked[kind] = self._try(layer)
         return self._checked[kind]

@@ -382,6 +382,8 @@ class _Translation:
         groups = self.view(a["k"]).sizes[2]
         if self._width(a["q"]) != width:
             raise Unsupported("values of another width than their keys")
+        if a["cap"] is not None:
+            raise Unsupported("attention with a cap on its scores")
         operands = [
             self._heads(a["q"], heads, width),
             self._heads(a["k"], groups, width),
