@@ -1,1 +1,50 @@
-"""Token mixers, one a file; file name = name in patterns."""
+"""Token mixers, one a file; file name = name in patterns. Here is what several of their pages share."""
+
+from __future__ import annotations
+
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.functional import normalize, silu
+
+from runnel.lineage import Lineage
+from runnel.mixer import linear, parameter
+from runnel.ops import conv
+from runnel.state import Memory
+
+
+class DeltaHeads(nn.Module):
+    """What the delta rules take from the input: q, k, v = silu(conv(W x)) by head, q and k of unit length.
+
+    writes: keys and values of a token, side by side on the axis of heads. q is scaled by K^-1/2.
+    """
+
+    def __init__(self, d_model: int, heads: int, key_width: int, value_width: int, conv_width: int, writes: int = 1):
+        super().__init__()
+        self.widths = (key_width, key_width, value_width)
+        self.sizes = [heads * key_width, writes * heads * key_width, writes * heads * value_width]
+        self.project = linear(d_model, sum(self.sizes))
+        self.conv_weight = parameter(conv.initial_filters(sum(self.sizes), conv_width))
+
+    @property
+    def tail_shape(self) -> tuple[int, int]:
+        """That of the state of a row: the last inputs of the convolution."""
+        channels, width = self.conv_weight.shape
+        return width - 1, channels
+
+    def forward(
+        self, x: Float[Tensor, "B T D"], tail: Float[Tensor, "B W-1 C"], lineage: Lineage
+    ) -> tuple[Float[Tensor, "B T H K"], Float[Tensor, "B T nH K"], Float[Tensor, "B T nH V"], Memory]:
+        mixed, tail = conv.causal_conv_silu(self.project(x), self.conv_weight, None, tail, lineage)
+        return *self._split(mixed), tail
+
+    def reference(
+        self, x: Float[Tensor, "B T D"]
+    ) -> tuple[Float[Tensor, "B T H K"], Float[Tensor, "B T nH K"], Float[Tensor, "B T nH V"]]:
+        """The same over fresh rows, by the convolution's loop."""
+        tail = x.new_zeros(x.shape[0], *self.tail_shape)
+        return self._split(silu(conv.reference(self.project(x), self.conv_weight, None, tail)[0]))
+
+    def _split(self, mixed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        parts = zip(mixed.split(self.sizes, dim=-1), self.widths, strict=True)
+        q, k, v = [part.unflatten(-1, (-1, width)) for part, width in parts]
+        return normalize(q, dim=-1) * self.widths[0] ** -0.5, normalize(k, dim=-1), v
