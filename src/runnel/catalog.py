@@ -16,6 +16,7 @@ ROOT = Path(__file__).parent
 KINDS = {
     "mixers": "mixer",
     "blocks": "block",
+    "norms": "norm",
     "heads": "head",
     "objectives": "objective",
     "drafters": "drafter",
@@ -26,8 +27,10 @@ KINDS = {
     "processors": "processor",
     "guidance": "guidance",
     "prompts": "prompt",
+    "forecasters": "forecaster",
     "codecs": "codec",
     "data": "source",
+    "interop/families": "checkpoint",
 }
 """Folders of methods and what a page in them is called."""
 
@@ -42,7 +45,7 @@ def page(folder: str, name: str) -> ModuleType:
     """The module of a method. ValueError that suggests the nearest name when there is none."""
     if name not in names(folder):
         raise ValueError(f"no {KINDS[folder]} is called {name!r}{suggest(name, names(folder))}")
-    return importlib.import_module(f"runnel.{folder}.{name}")
+    return importlib.import_module(f"runnel.{folder.replace('/', '.')}.{name}")
 
 
 def page_name(thing: object) -> str:

@@ -1,0 +1,1 @@
+"""Forecasting: any model of windows, over tables, with its protocol and its metrics."""
