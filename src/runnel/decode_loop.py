@@ -24,6 +24,28 @@ OnTokens = Callable[[int, list[int]], None]
 """on_tokens(row, tokens): what a row gained in a round; all but the last token are accepted drafts."""
 
 
+class Batch:
+    """Rows that are written side by side, with their state, which is None while there are none. Rows join and leave
+    between rounds.
+    """
+
+    def __init__(self, rows: Sequence[Row] = (), state: State | None = None) -> None:
+        self.rows, self.state = list(rows), state
+
+    def join(self, rows: Sequence[Row], state: State) -> None:
+        self.rows += rows
+        self.state = state if self.state is None else State.cat([self.state, state])
+
+    def leave(self, places: Sequence[int]) -> State:
+        """The state of the rows at these places, which are no longer of the batch."""
+        assert self.state is not None
+        whole, gone = self.state, set(places)
+        staying = [i for i in range(len(self.rows)) if i not in gone]
+        self.rows = [self.rows[i] for i in staying]
+        self.state = gathered([(whole, i) for i in staying]) if staying else None
+        return gathered([(whole, i) for i in places])
+
+
 class Loop:
     """The loop with what it counts."""
 
@@ -46,18 +68,16 @@ class Loop:
 
     def until_done(self, rows: Sequence[Row], state: State) -> State:
         """Run rounds until every row is done; rows leave the batch as they finish. Returns their states, in order."""
+        batch = Batch(rows, state)
         places: dict[int, Place] = {}
-        left = list(rows)
         while True:
-            leaving = [i for i, row in enumerate(left) if row.done]
-            if leaving:
-                gone = gathered([(state, i) for i in leaving])
-                places |= {left[i].index: (gone, at) for at, i in enumerate(leaving)}
-            staying = [i for i, row in enumerate(left) if not row.done]
-            if not staying:
+            done = [i for i, row in enumerate(batch.rows) if row.done]
+            if done:
+                indices, gone = [batch.rows[i].index for i in done], batch.leave(done)
+                places |= {index: (gone, at) for at, index in enumerate(indices)}
+            if batch.state is None:
                 return gathered([places[row.index] for row in rows])
-            state, left = gathered([(state, i) for i in staying]), [left[i] for i in staying]
-            state = self.round(left, state)
+            batch.state = self.round(batch.rows, batch.state)
 
     def round(self, rows: Sequence[Row], state: State) -> State:
         """Draft, verify, accept, commit."""

@@ -85,6 +85,14 @@ class Row:
             self.stop_text.push(token)
         self.position += 1
 
+    def back_to(self, count: int, recalled: Mapping[str, Any]) -> None:
+        """Forget all tokens but the first `count`. recalled: what the decoder remembered then."""
+        self.position -= len(self.tokens) - count
+        del self.tokens[count:], self.logprobs[count:], self.top_logprobs[count:]
+        self.recalled = recalled
+        if self.stop_text is not None:
+            self.stop_text = self.stop_text.after(self.tokens)
+
 
 class RowDraw:
     """How a row would pick tokens from other logits than its model's: the `Draw` of a drafter, with the row's noise."""

@@ -1,0 +1,129 @@
+"""Answering: from the events of a request's jobs to what a client is sent, whole or as a stream."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any, TypeVar
+
+from fastapi import Request
+from fastapi.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from runnel.serve.engine import Engine
+from runnel.serve.jobs import Ended, Event, Failed, Job
+
+Found = TypeVar("Found")
+
+
+class Gone(Exception):
+    """The client has gone."""
+
+
+class Call:
+    """The jobs of one request, and their events as they come. Closing it cancels what still runs."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine, self.jobs = engine, list[Job]()
+        self.loop, self.queue = asyncio.get_running_loop(), asyncio.Queue[tuple[int, Event]]()
+        self.open = 0
+
+    def tell(self, number: int) -> Callable[[Event], None]:
+        """What a job of this number tells its events to."""
+
+        def tell(event: Event) -> None:
+            if not self.loop.is_closed():
+                self.loop.call_soon_threadsafe(self.queue.put_nowait, (number, event))
+
+        return tell
+
+    def submit(self, job: Job) -> None:
+        self.engine.submit(job)
+        self.jobs.append(job)
+        self.open += job.width
+
+    async def next(self) -> tuple[int, Event] | None:
+        """The next event with the number of its job; None when all is done. Raises what a job failed with."""
+        if not self.open:
+            return None
+        number, event = await self.queue.get()
+        if isinstance(event, Failed):
+            raise event.error
+        if isinstance(event, Ended) or not self.jobs[number].rows:
+            self.open -= 1
+        return number, event
+
+    async def __aiter__(self) -> AsyncIterator[tuple[int, Event]]:
+        while (found := await self.next()) is not None:
+            yield found
+
+    def close(self) -> None:
+        for job in self.jobs:
+            job.cancel()
+
+
+async def unless_gone(request: Request, work: Awaitable[Found]) -> Found:
+    """What the work gives. Gone when the client leaves before."""
+    working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(_leaves(request))
+    try:
+        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise Gone
+        return working.result()
+    finally:
+        working.cancel()
+        leaving.cancel()
+
+
+async def _leaves(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+class Stream(StreamingResponse):
+    """Server-sent events. Whatever becomes of the client, the call is closed."""
+
+    def __init__(self, call: Call, events: AsyncIterator[Any]) -> None:
+        super().__init__(_lines(events), media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
+        self.call = call
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self.call.close()
+
+
+async def _lines(events: AsyncIterator[Any]) -> AsyncIterator[str]:
+    from runnel.serve.errors import described
+
+    try:
+        async for event in events:
+            yield f"data: {json.dumps(event, ensure_ascii=False, allow_nan=False)}\n\n"
+    except Exception as error:
+        yield f"data: {json.dumps(described(error)[1])}\n\n"
+        return
+    yield "data: [DONE]\n\n"
+
+
+def usage_of(prompts: Sequence[int], cached: int, written: int) -> dict[str, Any]:
+    """The tokens of a request."""
+    return {
+        "prompt_tokens": sum(prompts),
+        "completion_tokens": written,
+        "total_tokens": sum(prompts) + written,
+        "prompt_tokens_details": {"cached_tokens": cached},
+    }
+
+
+def begun(kind: str, model: str, identity: str, fingerprint: str) -> dict[str, Any]:
+    """What every answer and every part of a stream begins with."""
+    return {
+        "id": identity,
+        "object": kind,
+        "created": int(time.time()),
+        "model": model,
+        "system_fingerprint": fingerprint,
+    }

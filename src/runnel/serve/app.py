@@ -1,0 +1,198 @@
+"""The application: the routes of the server, over one model and one engine."""
+
+from __future__ import annotations
+
+import base64
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from fastapi import FastAPI, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import HTMLResponse, JSONResponse, Response
+from prometheus_client import CONTENT_TYPE_LATEST
+from pydantic import Field
+
+from runnel.serve.answering import Call, unless_gone
+from runnel.serve.door import Door
+from runnel.serve.engine import Engine
+from runnel.serve.errors import Refused, add_handlers
+from runnel.serve.jobs import Job, Read
+from runnel.serve.keys import Keys
+from runnel.serve.metrics import Metrics
+from runnel.serve.plan import prompts_of
+from runnel.serve.readings import Averaged
+from runnel.serve.served import Served
+from runnel.serve.wire import Asked, ChatRequest, CompletionRequest, Text, Tokens
+from runnel.serve.writing import answer, chat_of, completion_of
+
+PAGE = Path(__file__).with_name("page.html")
+MOST_BODY = 8 << 20
+"""Bytes of a body that is read as a whole, unless the server is told otherwise."""
+
+
+class EmbeddingRequest(Asked):
+    input: (
+        Text
+        | Annotated[list[Text], Field(min_length=1, max_length=256)]
+        | Tokens
+        | Annotated[list[Tokens], Field(min_length=1, max_length=256)]
+    )
+    model: str | None = None
+    encoding_format: Literal["float", "base64"] | None = None
+    dimensions: int | None = Field(None, ge=1, description="Must be the width of the model.")
+    user: str | None = Field(None, max_length=256)
+
+
+class TokenizeRequest(Asked):
+    text: str
+    model: str | None = None
+
+
+class DetokenizeRequest(Asked):
+    tokens: Annotated[list[Annotated[int, Field(ge=0)]], Field(max_length=1 << 20)]
+    model: str | None = None
+
+
+def create_app(
+    served: Served, engine: Engine, metrics: Metrics, keys: Keys | None = None, most_body: int = MOST_BODY
+) -> FastAPI:
+    """The application of a server. Its engine runs as long as it does."""
+
+    @asynccontextmanager
+    async def running(app: FastAPI) -> AsyncIterator[None]:
+        engine.start()
+        yield
+        engine.drain()
+        await run_in_threadpool(engine.stop)
+
+    app = FastAPI(title="Runnel", lifespan=running, docs_url=None, redoc_url=None)
+    app.add_middleware(Door, keys=keys or Keys(), metrics=metrics, most=most_body)
+    add_handlers(app)
+    _add_writing(app, served, engine)
+    _add_reading(app, served, engine)
+    _add_watching(app, served, engine, metrics)
+    return app
+
+
+def _check_model(served: Served, name: str | None) -> None:
+    if name not in (None, served.name):
+        raise Refused(404, f"the model here is {served.name}; got {name[:100]!r}", code="model_not_found")
+
+
+def _add_writing(app: FastAPI, served: Served, engine: Engine) -> None:
+    @app.post("/v1/completions", response_model=None)
+    async def completions(asked: CompletionRequest, request: Request) -> Response:
+        _check_model(served, asked.model)
+        return await answer(request, served, engine, completion_of, asked)
+
+    @app.post("/v1/chat/completions", response_model=None)
+    async def chat(asked: ChatRequest, request: Request) -> Response:
+        _check_model(served, asked.model)
+        return await answer(request, served, engine, chat_of, asked)
+
+
+def _add_reading(app: FastAPI, served: Served, engine: Engine) -> None:
+    @app.post("/v1/embeddings", response_model=None)
+    async def embeddings(asked: EmbeddingRequest, request: Request) -> Response:
+        _check_model(served, asked.model)
+        width = served.model.config.d_model
+        if asked.dimensions not in (None, width):
+            raise ValueError(f"dimensions must be {width}, the width of the model; got {asked.dimensions}")
+        prompts = await run_in_threadpool(prompts_of, served, asked.input)
+        vectors = await _embedded(request, served, engine, prompts, asked.user or "")
+        as_text = asked.encoding_format == "base64"
+        data = [
+            {"object": "embedding", "index": index, "embedding": _encoded(vector) if as_text else vector.tolist()}
+            for index, vector in enumerate(vectors)
+        ]
+        count = sum(map(len, prompts))
+        usage = {"prompt_tokens": count, "total_tokens": count}
+        return JSONResponse({"object": "list", "data": data, "model": served.name, "usage": usage})
+
+    @app.post("/tokenize")
+    async def tokenize(asked: TokenizeRequest) -> dict[str, Any]:
+        _check_model(served, asked.model)
+        tokens = await run_in_threadpool(served.codec.encode, asked.text)
+        return {"tokens": tokens, "count": len(tokens)}
+
+    @app.post("/detokenize")
+    async def detokenize(asked: DetokenizeRequest) -> dict[str, Any]:
+        _check_model(served, asked.model)
+        return {"text": served.codec.decode(asked.tokens)}
+
+
+def _add_watching(app: FastAPI, served: Served, engine: Engine, metrics: Metrics) -> None:
+    @app.get("/v1/models")
+    async def models() -> dict[str, Any]:
+        return {"object": "list", "data": [_described(served)]}
+
+    @app.get("/v1/models/{name}")
+    async def model(name: str) -> dict[str, Any]:
+        _check_model(served, name)
+        return _described(served)
+
+    @app.get("/health")
+    async def health() -> dict[str, str]:
+        if not engine.alive:
+            raise Refused(503, "the engine has stopped", "server_error")
+        return {"status": "ok"}
+
+    @app.get("/ready")
+    async def ready() -> dict[str, str]:
+        if engine.draining or not engine.alive:
+            raise Refused(503, "the server takes no more requests", "server_error")
+        return {"status": "ready"}
+
+    @app.get("/metrics")
+    async def numbers() -> Response:
+        return Response(metrics.text(), media_type=CONTENT_TYPE_LATEST)
+
+    @app.get("/", include_in_schema=False)
+    async def page() -> HTMLResponse:
+        return HTMLResponse(PAGE.read_text(encoding="utf-8"))
+
+
+def _described(served: Served) -> dict[str, Any]:
+    zero, config = served.model.init_state(1), served.model.config
+    return {
+        "id": served.name,
+        "object": "model",
+        "created": served.created,
+        "owned_by": "runnel",
+        "fingerprint": served.fingerprint,
+        "pattern": config.pattern,
+        "width": config.d_model,
+        "vocab_size": served.vocab_size,
+        "state_bytes": zero.nbytes,
+        "drafters": ["none", *served.drafters],
+        "drafter": served.drafter,
+    }
+
+
+async def _embedded(
+    request: Request, served: Served, engine: Engine, prompts: list[list[int]], user: str
+) -> list[np.ndarray[Any, Any]]:
+    call, found = Call(engine), dict[int, np.ndarray[Any, Any]]()
+
+    async def all_read() -> None:
+        async for number, event in call:
+            assert isinstance(event, Read) and isinstance(event.reading, Averaged)
+            found[number] = event.reading.mean().float().numpy()
+
+    try:
+        for number, prompt in enumerate(prompts):
+            reading = Averaged(prompt, served.model.init_state(1))
+            owner, deadline = f"{request.state.owner}/{user}", time.monotonic() + served.deadline
+            call.submit(Job(owner, reading, call.tell(number), deadline=deadline))
+        await unless_gone(request, all_read())
+    finally:
+        call.close()
+    return [found[number] for number in range(len(prompts))]
+
+
+def _encoded(vector: np.ndarray[Any, Any]) -> str:
+    return base64.b64encode(vector.astype("<f4").tobytes()).decode()

@@ -1,0 +1,298 @@
+"""The engine: one thread that decodes for everyone, with the loop of `runnel.decode_loop`.
+
+Between two rounds rows join and leave the batch, and prompts are read a piece at a time, so that no stream stalls.
+With the native engine a row's bits do not depend on its company: an answer in a crowded batch is the answer alone.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from runnel import catalog
+from runnel.acceptance import Acceptance
+from runnel.decode_loop import Batch, Loop
+from runnel.drafters import Drafter
+from runnel.model import TextModel
+from runnel.policies import LengthPolicy
+from runnel.prefill import prefill
+from runnel.rows import Row
+from runnel.serve.jobs import Busy, Ended, Failed, Job, Late, Queue, Read, Wrote
+from runnel.serve.metrics import Metrics
+from runnel.serve.mixed import Mixed, Watched
+
+log = logging.getLogger("runnel.serve")
+PROBE = 512
+"""Tokens after which, and after twice as many, the size of a state is measured."""
+TOGETHER = 8
+"""Texts that are read side by side, at most."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """rows: texts written side by side. state_bytes: of all states in the batch. waiting, waiting_each: jobs in the
+    queue, and of one owner. chunk: tokens of prompts that are read between two rounds.
+    """
+
+    rows: int = 64
+    state_bytes: int = 1 << 30
+    waiting: int = 256
+    waiting_each: int = 128
+    chunk: int = 128
+
+
+@dataclass(frozen=True)
+class Size:
+    """The bytes of a row's state: base + per_token * tokens, as measured."""
+
+    base: int
+    per_token: float
+
+    @classmethod
+    @torch.no_grad()
+    def of(cls, model: TextModel) -> Size:
+        once = prefill(model, [[0] * PROBE], model.init_state(1))
+        twice = prefill(model, [[0] * PROBE], once)
+        grown = (twice.nbytes - once.nbytes) / PROBE
+        return cls(int(once.nbytes - PROBE * grown), grown)
+
+    def at(self, tokens: int) -> int:
+        return int(self.base + self.per_token * tokens)
+
+
+class Engine:
+    """Reads and writes for all jobs. `start` begins its thread, `stop` ends it."""
+
+    def __init__(
+        self,
+        model: TextModel,
+        limits: Limits,
+        metrics: Metrics,
+        drafters: Sequence[Drafter] = (),
+        policy: str = "goodput",
+    ) -> None:
+        self.model, self.limits, self.metrics = model, limits, metrics
+        self.size = Size.of(model)
+        watched = Watched(catalog.make("policies", LengthPolicy, policy), metrics.see)
+        self.drafter = Mixed(any(drafter.looks_back for drafter in drafters))
+        self.loop = Loop(model, self.drafter, catalog.make("acceptance", Acceptance, "match"), watched, self._wrote)
+        self.batch, self.queue = Batch(), Queue()
+        self.reading: list[Job] = []
+        self.writing: dict[int, tuple[Job, int]] = {}  # by the index of a row: its job, and its number there
+        self.newest: dict[int, float] = {}  # by the index of a row: when its newest token came
+        self.draining = False
+        self._indices, self._wake, self._stopped = itertools.count(), threading.Condition(), False
+        self._thread = threading.Thread(target=self._run, name="runnel-engine", daemon=True)
+
+    # ---- for other threads --------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def drain(self) -> None:
+        """Take no more jobs; those that were taken are finished."""
+        self.draining = True
+
+    def stop(self) -> None:
+        """End the thread. What is still being written fails."""
+        with self._wake:
+            self._stopped = True
+            self._wake.notify()
+        self._thread.join()
+
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def submit(self, job: Job) -> None:
+        """Take a job. Busy when too much is waiting; ValueError when it is too large for any time."""
+        job.bytes = self._bytes(job)
+        if job.width > self.limits.rows:
+            raise ValueError(f"a request may have at most {self.limits.rows} texts; got {job.width}")
+        if job.bytes > self.limits.state_bytes:
+            raise ValueError(
+                f"a request may take at most {self.limits.state_bytes} bytes of states; this one may need {job.bytes}"
+            )
+        with self._wake:
+            if self.draining or self._stopped or not self.alive:
+                raise Busy("the server is shutting down", 5)
+            if len(self.queue) >= self.limits.waiting or self.queue.of(job.owner) >= self.limits.waiting_each:
+                raise Busy(f"{len(self.queue)} requests are waiting", 1 + len(self.queue) / self.limits.rows)
+            self.queue.push(job)
+            self.metrics.queued.set(len(self.queue))
+            self._wake.notify()
+
+    # ---- the thread ---------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def _run(self) -> None:
+        while True:
+            with self._wake:
+                self._wake.wait_for(lambda: self._stopped or self.queue or self.reading or self.batch.rows)
+                if self._stopped:
+                    break
+                self._drop()
+                self._admit()
+            self._write()
+            self._read()
+        for job in [*self.queue, *self._running()]:
+            job.tell(Failed(Busy("the server is shutting down", 5)))
+
+    def _running(self) -> list[Job]:
+        return list(dict.fromkeys([*self.reading, *(job for job, _ in self.writing.values())]))
+
+    def _drop(self) -> None:
+        """Forget jobs that nobody waits for any more, or whose time is over."""
+        now = time.monotonic()
+
+        def over(job: Job) -> bool:
+            return job.cancelled or now > job.deadline
+
+        dropped = self.queue.drop(over)
+        for job in [*dropped, *filter(over, self._running())]:
+            self._fail(job, Late("the deadline of the request has passed"))
+
+    def _admit(self) -> None:
+        """Begin jobs in turn, as long as the batch and the memory have room for them."""
+        while (job := self.queue.pop(self._fits)) is not None:
+            self.metrics.waited.observe(time.monotonic() - job.queued)
+            self.reading.append(job)
+        self.metrics.queued.set(len(self.queue))
+
+    def _fits(self, job: Job) -> bool:
+        running = self._running()
+        rows = sum(other.width for other in running) + job.width
+        return rows <= self.limits.rows and sum(j.bytes for j in running) + job.bytes <= self.limits.state_bytes
+
+    def _bytes(self, job: Job) -> int:
+        """What the states of a job come to when all its texts are as long as they may be."""
+        read = int(job.reading.state.lengths[0]) + job.reading.left
+        return sum(self.size.at(read + row.limit) for row in job.rows) or self.size.at(read)
+
+    def _write(self) -> None:
+        """One round."""
+        if not self.batch.rows:
+            return
+        assert self.batch.state is not None
+        marks = [(row, len(row.tokens), row.recalled) for row in self.batch.rows]
+        try:
+            self.batch.state = self.loop.round(self.batch.rows, self.batch.state)
+        except Exception:
+            for row, count, recalled in marks:
+                row.back_to(count, recalled)
+            self._write_apart()
+        self._leave()
+        self.metrics.batch.set(len(self.batch.rows))
+        self.metrics.state_bytes.set(0 if self.batch.state is None else self.batch.state.nbytes)
+
+    def _write_apart(self) -> None:
+        """The same round for each row alone, so that only the jobs fail that cannot go on."""
+        whole, self.batch = self.batch, Batch()
+        assert whole.state is not None
+        for place, row in enumerate(whole.rows):
+            if row.index not in self.writing:  # another text of its job has failed
+                continue
+            try:
+                self.batch.join([row], self.loop.round([row], whole.state.fork([place])))
+            except Exception as error:
+                self._fail(self.writing[row.index][0], error)
+
+    def _read(self) -> None:
+        """A piece of the texts that are being read: those of one kind in one call."""
+        own = self.reading[:TOGETHER]
+        self.reading = self.reading[TOGETHER:] + own  # all come to their turn
+        room = self.limits.chunk if self.batch.rows else 4 * self.limits.chunk
+        share = max(1, room // max(1, len(own)))
+        for kind in {type(job.reading) for job in own}:
+            jobs = [job for job in own if type(job.reading) is kind and job.reading.left]
+            self._read_pieces(jobs, [min(share, job.reading.left, _to_checkpoint(job)) for job in jobs])
+        for job in [job for job in own if job in self.reading and not job.reading.left]:
+            self._join(job)
+
+    def _read_pieces(self, jobs: Sequence[Job], sizes: Sequence[int]) -> None:
+        if not jobs:
+            return
+        try:
+            type(jobs[0].reading).step(self.model, [job.reading for job in jobs], sizes)
+        except Exception as error:
+            if len(jobs) == 1:
+                self._fail(jobs[0], error)
+            else:  # each alone, so that only those fail that cannot be read
+                for job, size in zip(jobs, sizes, strict=True):
+                    self._read_pieces([job], [size])
+            return
+        self.metrics.read.inc(sum(sizes))
+        for job in jobs:
+            if job.keep is not None and job.reading.at % job.stride == 0:
+                job.keep(job.reading.at, job.reading.state)
+
+    def _join(self, job: Job) -> None:
+        """A text was read: its rows join the batch."""
+        self.reading.remove(job)
+        job.tell(Read(job.reading))
+        if not job.rows:
+            return
+        state = job.reading.state.fork([0] * len(job.rows))
+        for number, row in enumerate(job.rows):
+            row.index = next(self._indices)
+            self.writing[row.index] = (job, number)
+            self.drafter.stand(row.memory, (self.model.own_state(state), number))
+        self.batch.join(job.rows, state)
+        self._leave()
+
+    def _wrote(self, index: int, tokens: list[int]) -> None:
+        """What a row gained in a round."""
+        job, number = self.writing[index]
+        row, count, now = job.rows[number], len(tokens), time.monotonic()
+        since = self.newest.get(index)
+        if since is None:
+            self.metrics.first_token.observe(now - job.queued)
+        else:
+            self.metrics.between.observe((now - since) / count)
+        self.newest[index] = now
+        self.metrics.written.inc(count)
+        job.tell(Wrote(number, tokens, row.logprobs[-count:], row.top_logprobs[-count:] if row.top else []))
+
+    def _leave(self) -> None:
+        """Rows that are done leave the batch."""
+        done = [place for place, row in enumerate(self.batch.rows) if row.done]
+        if not done:
+            return
+        rows = [self.batch.rows[place] for place in done]
+        state = self.batch.leave(done)
+        for place, row in enumerate(rows):
+            job, number = self.writing.pop(row.index)
+            self.newest.pop(row.index, None)
+            assert row.ended is not None
+            job.tell(Ended(number, row.ended, (state, place)))
+
+    def _fail(self, job: Job, error: Exception) -> None:
+        """End a job before its time."""
+        if job in self.reading:
+            self.reading.remove(job)
+        gone = {row.index for row in job.rows}
+        for index in gone:
+            self.writing.pop(index, None)
+            self.newest.pop(index, None)
+        self._remove(lambda row: row.index in gone)
+        kind = "cancelled" if job.cancelled else type(error).__name__
+        self.metrics.failures.labels(kind).inc()
+        if not isinstance(error, (ValueError, Late)):
+            log.error("a request failed", exc_info=error)
+        job.tell(Failed(error))
+
+    def _remove(self, unwanted: Callable[[Row], bool]) -> None:
+        gone = [place for place, row in enumerate(self.batch.rows) if unwanted(row)]
+        if gone:
+            self.batch.leave(gone)
+
+
+def _to_checkpoint(job: Job) -> int:
+    """Tokens until the next state that is kept."""
+    return job.stride - job.reading.at % job.stride

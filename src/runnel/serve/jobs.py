@@ -1,0 +1,132 @@
+"""Jobs: what one request asks of the engine, what it is told in return, and the queue in which jobs wait."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from runnel.rows import Row
+from runnel.serve.readings import Reading
+from runnel.state import Place, State
+
+
+class Read(NamedTuple):
+    """The text was read."""
+
+    reading: Reading
+
+
+class Wrote(NamedTuple):
+    """A row of the job gained tokens; all but the last were drafted. tops: empty unless they were asked for."""
+
+    row: int
+    tokens: list[int]
+    logprobs: list[float]
+    tops: list[dict[int, float]]
+
+
+class Ended(NamedTuple):
+    """A row is done: "eos", "stop" or "length". place: its state, which has read all of it but the newest token."""
+
+    row: int
+    reason: str
+    place: Place
+
+
+class Failed(NamedTuple):
+    """Nothing more comes."""
+
+    error: Exception
+
+
+Event = Read | Wrote | Ended | Failed
+
+
+class Busy(Exception):
+    """Too much is waiting. seconds: when to try again."""
+
+    def __init__(self, message: str, seconds: float) -> None:
+        super().__init__(message)
+        self.seconds = max(1, math.ceil(seconds))
+
+
+class Late(Exception):
+    """The deadline of a request has passed."""
+
+
+@dataclass(eq=False)
+class Job:
+    """reading: the text before what is written. rows: the texts that are written after it; none only to read.
+
+    owner: whose turn it takes in the queue. tell: called in the engine's thread with every event; must not block.
+    deadline: by `time.monotonic`. keep(at, state): called every `stride` tokens of the text, for whoever reads the same
+    later. bytes: what its states may come to, at most.
+    """
+
+    owner: str
+    reading: Reading
+    tell: Callable[[Event], None]
+    rows: list[Row] = field(default_factory=list)
+    deadline: float = math.inf
+    keep: Callable[[int, State], None] | None = None
+    stride: int = 256
+    bytes: int = 0
+    cancelled: bool = False
+    queued: float = field(default_factory=time.monotonic)
+
+    @property
+    def width(self) -> int:
+        """Rows that it takes in the batch."""
+        return max(1, len(self.rows))
+
+    def cancel(self) -> None:
+        """Nobody waits for it any more: it is dropped before the next round."""
+        self.cancelled = True
+
+
+class Queue:
+    """Jobs that wait. Owners take turns, so that who asks for much only waits for himself."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[str, deque[Job]] = {}
+
+    def __len__(self) -> int:
+        return sum(map(len, self._waiting.values()))
+
+    def __iter__(self) -> Iterator[Job]:
+        return (job for own in self._waiting.values() for job in own)
+
+    def of(self, owner: str) -> int:
+        """How many jobs of an owner wait."""
+        return len(self._waiting.get(owner, ()))
+
+    def push(self, job: Job) -> None:
+        self._waiting.setdefault(job.owner, deque()).append(job)
+
+    def pop(self, fits: Callable[[Job], bool]) -> Job | None:
+        """The job whose turn it is; None while it does not fit. Nobody overtakes it, so that it comes to its turn."""
+        if not self._waiting:
+            return None
+        owner, own = next(iter(self._waiting.items()))
+        if not fits(own[0]):
+            return None
+        del self._waiting[owner]
+        job = own.popleft()
+        if own:
+            self._waiting[owner] = own  # behind all others
+        return job
+
+    def drop(self, unwanted: Callable[[Job], bool]) -> list[Job]:
+        """Take out these jobs."""
+        dropped = [job for job in self if unwanted(job)]
+        for owner, own in list(self._waiting.items()):
+            left = deque(job for job in own if job not in dropped)
+            if left:
+                self._waiting[owner] = left
+            else:
+                del self._waiting[owner]
+        return dropped

@@ -1,0 +1,68 @@
+"""What is served: a model with its codec, its drafters and its way of writing a conversation."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from runnel.codecs import Codec
+from runnel.drafters import Drafter
+from runnel.model import TextModel
+from runnel.serve.wire import Message, Tool
+
+
+@dataclass(frozen=True)
+class Served:
+    """name: of the model, as clients call it. eos: the tokens that end a text. drafters: what rows may be drafted with,
+    by name; drafter: what they are, where a request names none. max_tokens: most tokens that a request may ask for.
+    deadline: seconds that it may take.
+    """
+
+    name: str
+    model: TextModel
+    codec: Codec
+    eos: frozenset[int] = frozenset()
+    drafters: Mapping[str, Drafter] = field(default_factory=dict)
+    drafter: str = "none"
+    max_tokens: int = 32768
+    deadline: float = 600.0
+    created: int = field(default_factory=lambda: int(time.time()))
+
+    @property
+    def vocab_size(self) -> int:
+        assert self.model.config.vocab_size is not None
+        return self.model.config.vocab_size
+
+    @cached_property
+    def fingerprint(self) -> str:
+        return self.model.fingerprint()
+
+    @property
+    def line_end(self) -> frozenset[int]:
+        """The token that is a line's end and nothing else: where there is no eos, it ends what is on one line."""
+        return frozenset(token for token, piece in enumerate(self.codec.token_bytes) if piece == b"\n")
+
+
+STOPS = ("\nuser:", "\nsystem:", "\ntool:")
+"""What would begin somebody else's turn."""
+
+
+def conversation(messages: Sequence[Message], tools: Sequence[Tool] | None = None) -> str:
+    """Messages as a text that a model without a template of its own goes on with: a line `role: content` for each."""
+    lines = []
+    if tools:
+        offered = [tool.function.model_dump_json(exclude_none=True) for tool in tools]
+        lines.append('system: Functions that may be called by writing {"name": ..., "arguments": ...}:')
+        lines += offered
+    for message in messages:
+        content = message.content
+        said = content if isinstance(content, str) else "".join(part.text for part in content or [])
+        calls = [
+            f'{{"name":"{call.function.name}","arguments":{call.function.arguments}}}'
+            for call in message.tool_calls or []
+        ]
+        who = message.role if message.name is None else f"{message.role} ({message.name})"
+        lines.append(f"{who}: {' '.join([said, *calls]).strip()}")
+    return "\n".join([*lines, "assistant:"])

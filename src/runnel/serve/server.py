@@ -1,0 +1,130 @@
+"""The server: what a command line says becomes a model, an engine and an application on an address."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+import runnel
+from runnel import catalog, codecs, native
+from runnel.drafters import Drafter
+from runnel.model import Model
+from runnel.serve.app import MOST_BODY, create_app
+from runnel.serve.engine import Engine, Limits
+from runnel.serve.keys import Keys
+from runnel.serve.metrics import Metrics
+from runnel.serve.served import Served
+
+DRAFTERS = ("auto", "suffix", "prompt_lookup")
+"""What every server drafts with, where a request or the server asks for it."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What an operator decides. weights: of the native engine, or "torch". force: bind publicly without a key."""
+
+    run: Path
+    name: str | None = None
+    host: str = "127.0.0.1"
+    port: int = 8000
+    weights: str | None = None
+    eos: tuple[int, ...] = ()
+    drafter: str = "auto"
+    keys: Path | None = None
+    force: bool = False
+    limits: Limits = field(default_factory=Limits)
+    max_tokens: int = 32768
+    deadline: float = 600.0
+    max_body: int = MOST_BODY
+    drain: int = 30
+
+
+def check_address(host: str, keys: Keys, force: bool) -> None:
+    """ValueError for an address that others can reach when there is no key."""
+    if keys or force or host == "localhost":
+        return
+    try:
+        local = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        local = False
+    if not local:
+        raise ValueError(f"--host {host} can be reached by others: give --keys FILE, or --force to serve everybody")
+
+
+def model_of(run: Path, weights: str | None) -> Any:
+    """The model of a run by the native engine; in PyTorch where that was not built, or with weights "torch"."""
+    model: Model = runnel.load(run).eval()
+    if weights == "torch" or (weights is None and not native.available()):
+        return model
+    return runnel.pack(model, weights or "f32")
+
+
+def served_of(settings: Settings) -> Served:
+    model = model_of(settings.run, settings.weights)
+    drafters = {name: catalog.make("drafters", Drafter, name) for name in DRAFTERS}
+    if settings.drafter != "none" and settings.drafter not in drafters:
+        raise ValueError(f"--drafter must be one of none, {', '.join(drafters)}; got {settings.drafter!r}")
+    return Served(
+        name=settings.name or settings.run.resolve().name,
+        model=model,
+        codec=codecs.load(settings.run),
+        eos=frozenset(settings.eos),
+        drafters=drafters,
+        drafter=settings.drafter,
+        max_tokens=settings.max_tokens,
+        deadline=settings.deadline,
+    )
+
+
+def app_of(settings: Settings) -> Any:
+    """The application that the settings describe, its engine not yet started."""
+    keys = Keys() if settings.keys is None else Keys.load(settings.keys)
+    check_address(settings.host, keys, settings.force)
+    served, metrics = served_of(settings), Metrics()
+    engine = Engine(served.model, settings.limits, metrics, list(served.drafters.values()))
+    app = create_app(served, engine, metrics, keys, settings.max_body)
+    app.state.engine = engine
+    return app
+
+
+class Draining(uvicorn.Server):
+    """Tells the engine at the first signal to take no more; what runs is finished before the process ends."""
+
+    def __init__(self, config: uvicorn.Config, engine: Engine, ready: Callable[[str], None]) -> None:
+        super().__init__(config)
+        self.engine, self.ready = engine, ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            host, port = self.servers[0].sockets[0].getsockname()[:2]
+            self.ready(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        self.engine.drain()
+        super().handle_exit(sig, frame)
+
+
+def serve(settings: Settings, ready: Callable[[str], None]) -> None:
+    """Serve until a signal comes, and then until what runs is finished, or `drain` seconds have passed.
+
+    ready: called with the address once requests are taken.
+    """
+    app = app_of(settings)
+    config = uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=settings.drain,
+        limit_concurrency=4096,
+    )
+    Draining(config, app.state.engine, ready).run()

@@ -1,0 +1,65 @@
+"""A small model behind a real server at a loopback address, started and stopped by the test that asks for it."""
+
+import threading
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+import torch
+import uvicorn
+
+import runnel
+from runnel.codecs.bytes import Bytes
+from runnel.serve.server import Draining, Settings, app_of
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as `runnel train` leaves it: a model of bytes with a short memory and a long one."""
+    folder = tmp_path_factory.mktemp("runs") / "small"
+    model = runnel.build("mingru, attention(window=24), mamba2", vocab_size=256, d_model=16, seed=1)
+    with torch.no_grad():
+        model.head.logits.weight.mul_(12.0)
+    runnel.save(model, folder)
+    Bytes().save(folder)
+    return folder
+
+
+@contextmanager
+def serving(settings: Settings):
+    """A client of a server with these settings, at a port that is free."""
+    app = app_of(settings)
+    config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning", access_log=False)
+    found: list[str] = []
+    server = Draining(config, app.state.engine, found.append)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    try:
+        end = time.monotonic() + 30
+        while not found:
+            assert thread.is_alive(), "the server did not start"
+            assert time.monotonic() < end, "the server did not start in time"
+            time.sleep(0.01)
+        with httpx.Client(base_url=found[0], timeout=60) as client:
+            client.engine = app.state.engine
+            yield client
+    finally:
+        server.handle_exit(15, None)
+        thread.join(30)
+        assert not thread.is_alive(), "the server did not stop"
+
+
+@pytest.fixture(scope="module")
+def client(run):
+    with serving(Settings(run)) as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def model(run):
+    """The served model, for answers alone."""
+    from runnel.serve.server import model_of
+
+    return model_of(run, None)
