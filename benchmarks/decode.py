@@ -1,140 +1,221 @@
-"""Decoding, verifying and prefill of packed models: times in one process, in turn, medians of ratios.
+"""Decoding, verifying and prefill of packed models beside transformers and llama.cpp, where they are installed.
 
-    python benchmarks/decode.py --shape mamba --weights f32 bf16 int8
-    python benchmarks/decode.py --shape llama --weights bf16 --peers
+    python benchmarks/decode.py --shape mamba-130m --json results/mamba-130m.json
+    python benchmarks/decode.py --shape llama-135m --weights bf16 --what decode,verify
+    python benchmarks/decode.py --shape mamba-130m --quick          # two layers, two rounds: does it run?
 
-Shapes: mamba-130m and llama-135m with random weights, batch 1. The machine's read bandwidth is measured in the same
-rounds, so the share of it holds also where the machine is shared. --peers: transformers, where it is installed.
+Batch 1, random weights, the same for all. Everything is timed in turn in one process, and the machine's read bandwidth
+and arithmetic with it, so that ratios and shares hold also where the machine is shared.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import statistics
-import time
-from collections.abc import Callable
+import tempfile
+from pathlib import Path
+from statistics import median
 from typing import Any
 
+import peers
 import torch
+from side_by_side import (
+    READ_BYTES,
+    SQUARE,
+    Seconds,
+    Way,
+    circumstances,
+    in_turn,
+    installed,
+    limits,
+    ratio,
+    share_of_multiplying,
+    share_of_reading,
+    show,
+    timed,
+)
 
 import runnel
 
-SHAPES: dict[str, dict[str, Any]] = {
-    "mamba": {"pattern": "mamba", "vocab_size": 50280, "d_model": 768, "n_layers": 24, "channel": None},
-    "llama": {
-        "pattern": "attention(kv_heads=3, head_dim=64, qk_norm=False)",
-        "vocab_size": 49152,
-        "d_model": 576,
-        "n_layers": 30,
-    },
-}
 SIZES = (2, 4, 8, 16)
-CONTEXT, STEPS, PREFILL = 64, 8, 512
-READ = 1 << 28
+PREFILLS = (512, 2048)
+STEPS, TIMES = 16, 4
+KINDS = {"f32": ("f32",), "bf16": ("f16", "bf16"), "int8": ("q8_0",), "int4": ()}
+"""Our kinds of weights and llama.cpp's that they are compared with."""
+WHAT = ("decode", "verify", "prefill")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--shape", choices=SHAPES, default="mamba")
-    parser.add_argument("--weights", nargs="+", default=["f32", "bf16", "int8"])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shape", choices=peers.SHAPES, default="mamba-130m")
+    parser.add_argument("--weights", default="f32,bf16,int8")
+    parser.add_argument("--what", default=",".join(WHAT))
+    parser.add_argument("--prefills", default=",".join(map(str, PREFILLS)), help="lengths of prompts")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--peers", action="store_true")
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    model = runnel.build(**SHAPES[options.shape])
-    calls: dict[str, Callable[[], Any]] = {"read": _reader()}
-    nbytes = {}
-    for weights in options.weights:
-        packed = runnel.pack(model, weights)
-        segments = [part for part in [*packed.parts, packed.head] if hasattr(part, "matrices")]
-        nbytes[weights] = sum(matrix.data.numel() for part in segments for matrix in part.matrices)
-        calls |= {f"{weights} {name}": call for name, call in _calls(packed).items()}
-    if options.peers:
-        calls |= _peers(options.shape)
-    times = _in_turn(calls, options.repeats)
-    report = [_report(weights, times, nbytes[weights]) for weights in options.weights]
-    for name in times:
-        if name.startswith("transformers"):
-            report.append({"peer": name, "tokens_per_second": STEPS / statistics.median(times[name])})
-    print(json.dumps(report, indent=2))
+    parser.add_argument("--alone", action="store_true", help="without peers")
+    parser.add_argument("--quick", action="store_true", help="a small model, two rounds")
+    parser.add_argument("--json", type=Path, help="keep the report here")
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    shape = peers.SHAPES[given.shape].quick() if given.quick else peers.SHAPES[given.shape]
+    weights, what = given.weights.split(","), given.what.split(",")
+    prefills = [64] if given.quick else [int(length) for length in given.prefills.split(",")]
+    with tempfile.TemporaryDirectory() as folder:
+        peer = None if given.alone else peers.peer_of(shape)
+        model = peers.ours(shape, peer, Path(folder) / "folder")
+        packed = {kind: runnel.pack(model, kind) for kind in weights}
+        ways = limits()
+        for kind, engine in packed.items():
+            ways |= _ours(f"runnel {kind}", engine, what, prefills)
+        agreement = {}
+        if peer is not None:
+            agreement = {"transformers": _difference(packed[weights[0]], _logits(peer))}
+            for name, dtype in (("f32", torch.float32), ("bf16", torch.bfloat16)):
+                if name in weights:
+                    ways |= _theirs(f"transformers {name}", _in(peer, dtype), what, prefills)
+            if installed("llama_cpp") and installed("gguf"):
+                for kind in [kind for own in weights for kind in KINDS[own]]:
+                    engine = peers.LlamaCpp(
+                        peers.write_gguf(shape, peer, kind, Path(folder) / f"{kind}.gguf"), given.threads
+                    )
+                    agreement[f"llama.cpp {kind}"] = _difference(packed[weights[0]], _logits(engine))
+                    ways |= _llama_cpp(f"llama.cpp {kind}", engine, what, prefills)
+        seconds = in_turn(ways, 2 if given.quick else given.repeats)
+    report = {"what": "decode", "shape": given.shape, "quick": given.quick, **circumstances()}
+    report["machine"] = _machine(seconds)
+    report["difference_of_logits"] = agreement
+    report["runnel"] = [_summary(kind, packed[kind], seconds, what, prefills) for kind in weights]
+    report["peers"] = {n: _rates(n, seconds, prefills) for n in _engines(seconds) if not n.startswith("runnel")}
+    report["seconds"] = seconds
+    show(report, given.json)
 
 
-def _reader() -> Callable[[], Any]:
-    values = torch.ones(READ // 4)
-    return values.sum
-
-
-def _calls(packed: runnel.PackedModel) -> dict[str, Callable[[], Any]]:
+def _ours(name: str, packed: runnel.PackedModel, what: list[str], prefills: list[int]) -> dict[str, Way]:
+    vocab_size = packed.config.outcomes
     token = torch.zeros(1, 1, dtype=torch.long)
-    state = packed(torch.zeros(1, CONTEXT, dtype=torch.long))[1]
-    text = torch.randint(0, packed.config.outcomes, (1, PREFILL), generator=torch.Generator().manual_seed(0))
+    state = packed(peers.text_of(peers.CONTEXT, vocab_size))[1]
+    ways: dict[str, Way] = {}
 
     def decode() -> None:
         at = state
         for _ in range(STEPS):
             at = packed(token, at)[1]
 
-    def verify(m: int) -> Callable[[], Any]:
-        tree = runnel.DraftTree([0] * m, list(range(-1, m - 1)), [0] * m)
-        return lambda: packed.verify(state, tree)
+    def verify(size: int) -> None:
+        tree = runnel.DraftTree([0] * size, list(range(-1, size - 1)), [0] * size)
+        state.commit(packed.verify(state, tree).pending, [list(range(size))])
 
+    ways[f"{name} decode"] = lambda: timed(decode)() / STEPS
+    if "verify" in what:
+        for size in SIZES:
+            ways[f"{name} verify {size}"] = timed(lambda size=size: verify(size), TIMES)
+    if "prefill" in what:
+        for length in prefills:
+            text = peers.text_of(length, vocab_size)
+            ways[f"{name} prefill {length}"] = timed(lambda text=text: packed.features(text))
+    return ways
+
+
+def _theirs(name: str, peer: Any, what: list[str], prefills: list[int]) -> dict[str, Way]:
+    ways = {f"{name} decode": peers.writes(peer, STEPS)}
+    if "prefill" in what:
+        ways |= {f"{name} prefill {length}": peers.reads(peer, length) for length in prefills}
+    return ways
+
+
+def _llama_cpp(name: str, engine: peers.LlamaCpp, what: list[str], prefills: list[int]) -> dict[str, Way]:
+    ways = {f"{name} decode": engine.decodes(STEPS)}
+    if "verify" in what:
+        ways |= {f"{name} verify {size}": engine.verifies(size, TIMES) for size in SIZES}
+    if "prefill" in what:
+        ways |= {f"{name} prefill {length}": engine.reads(length) for length in prefills}
+    return ways
+
+
+def _in(peer: Any, dtype: torch.dtype) -> Any:
+    """A copy of a model of transformers in another dtype."""
+    twin = type(peer)(peer.config).eval().to(dtype)
+    twin.load_state_dict(peer.state_dict())
+    return twin
+
+
+# ---- do they compute the same? --------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def _logits(engine: Any) -> torch.Tensor:
+    """After the context, (V,)."""
+    if isinstance(engine, peers.LlamaCpp):
+        engine.lib.llama_memory_clear(engine.memory, True)
+        return torch.tensor(engine.read(peers.text_of(peers.CONTEXT, engine.vocab_size)[0].tolist(), 0))
+    return engine(peers.text_of(peers.CONTEXT, engine.config.vocab_size)).logits[0, -1].float()
+
+
+def _difference(packed: runnel.PackedModel, logits: torch.Tensor) -> float:
+    """Of the last logits, relative to the largest."""
+    own = packed(peers.text_of(peers.CONTEXT, packed.config.outcomes))[0][0, -1]
+    return float((own - logits).abs().max() / logits.abs().max())
+
+
+# ---- what comes out -------------------------------------------------------------------------------------------------
+
+
+def _engines(seconds: Seconds) -> list[str]:
+    return [name.removesuffix(" decode") for name in seconds if name.endswith(" decode")]
+
+
+def _machine(seconds: Seconds) -> dict[str, float]:
     return {
-        "decode": decode,
-        **{f"verify {m}": verify(m) for m in SIZES},
-        "prefill": lambda: packed.features(text),
+        "read_gigabytes_per_second": round(1e-9 * READ_BYTES / median(seconds["read"]), 1),
+        **{
+            f"{kind}_gigaflops": round(2e-9 * SQUARE**3 / median(seconds[f"multiply {kind}"]), 0)
+            for kind in ("float32", "bfloat16")
+        },
     }
 
 
-def _peers(shape: str) -> dict[str, Callable[[], Any]]:
-    """transformers' own decoding of the same shape, a prefill of CONTEXT tokens included, in float32 and bfloat16."""
-    import transformers
-
-    if shape == "mamba":
-        config = transformers.MambaConfig(vocab_size=50280, hidden_size=768, num_hidden_layers=24)
-    else:
-        config = transformers.LlamaConfig(
-            vocab_size=49152, hidden_size=576, intermediate_size=1536, num_hidden_layers=30,
-            num_attention_heads=9, num_key_value_heads=3,
-        )  # fmt: skip
-
-    def writes(dtype: torch.dtype) -> Callable[[], Any]:
-        peer = transformers.AutoModelForCausalLM.from_config(config, dtype=dtype).eval()
-        prompt = torch.ones(1, CONTEXT, dtype=torch.long)
-        return lambda: peer.generate(prompt, max_new_tokens=STEPS, min_new_tokens=STEPS, do_sample=False)
-
-    return {f"transformers {dtype}": writes(dtype) for dtype in (torch.float32, torch.bfloat16)}
+def _rates(name: str, seconds: Seconds, prefills: list[int]) -> dict[str, Any]:
+    """Tokens a second, and the cost of verifying in single steps."""
+    rates: dict[str, Any] = {"decode": round(1 / median(seconds[f"{name} decode"]), 1)}
+    sizes = [size for size in SIZES if f"{name} verify {size}" in seconds]
+    if sizes:
+        rates["verify"] = {size: round(ratio(seconds, f"{name} verify {size}", f"{name} decode"), 2) for size in sizes}
+    for length in prefills:
+        if f"{name} prefill {length}" in seconds:
+            rates[f"prefill {length}"] = round(length / median(seconds[f"{name} prefill {length}"]), 0)
+    return rates
 
 
-def _in_turn(calls: dict[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for call in calls.values():
-        call()
-    for _ in range(repeats):
-        for name, call in calls.items():
-            begun = time.perf_counter()
-            call()
-            times[name].append(time.perf_counter() - begun)
-    return times
-
-
-def _report(weights: str, times: dict[str, list[float]], nbytes: int) -> dict[str, Any]:
-    """Medians; ratios are medians of the ratios of each round."""
-    step = [t / STEPS for t in times[f"{weights} decode"]]
-    share = [(nbytes / t) / (READ / r) for t, r in zip(step, times["read"], strict=True)]
-    curve = {
-        m: round(statistics.median(v / s for v, s in zip(times[f"{weights} verify {m}"], step, strict=True)), 2)
-        for m in SIZES
+def _summary(
+    kind: str, packed: runnel.PackedModel, seconds: Seconds, what: list[str], prefills: list[int]
+) -> dict[str, Any]:
+    name = f"runnel {kind}"
+    nbytes, numbers = _size(packed)
+    summary = {"weights": kind, "weight_bytes": nbytes, **_rates(name, seconds, prefills)}
+    summary["share_of_read_bandwidth"] = round(share_of_reading(seconds, f"{name} decode", nbytes), 2)
+    if "prefill" in what:
+        arithmetic = "float32" if kind == "f32" else "bfloat16"
+        summary["share_of_arithmetic"] = {
+            length: round(share_of_multiplying(seconds, f"{name} prefill {length}", numbers * length, arithmetic), 2)
+            for length in prefills
+        }
+    summary["times_faster_than"] = {
+        f"{engine} {way}": round(ratio(seconds, f"{engine} {way}", f"{name} {way}"), 2)
+        for engine in _engines(seconds)
+        if not engine.startswith("runnel") and engine.split()[1] in (kind, *KINDS[kind])
+        for way in ["decode", *(f"verify {size}" for size in SIZES), *(f"prefill {length}" for length in prefills)]
+        if f"{engine} {way}" in seconds and f"{name} {way}" in seconds
     }
-    return {
-        "weights": weights,
-        "tokens_per_second": round(1 / statistics.median(step), 1),
-        "weight_bytes": nbytes,
-        "share_of_read_bandwidth": round(statistics.median(share), 2),
-        "verify": curve,
-        "prefill_tokens_per_second": round(PREFILL / statistics.median(times[f"{weights} prefill"]), 0),
-    }
+    return summary
+
+
+def _size(packed: runnel.PackedModel) -> tuple[int, int]:
+    """Bytes of all matrices, and the multiplications of a token without the head."""
+    layers = [part for part in packed.parts if hasattr(part, "matrices")]
+    head = packed.head.matrices if hasattr(packed.head, "matrices") else []
+    matrices = [matrix for part in layers for matrix in part.matrices]
+    nbytes = sum(matrix.data.numel() for matrix in [*matrices, *head])
+    return nbytes, sum(matrix.outputs * matrix.inputs for matrix in matrices)
 
 
 if __name__ == "__main__":

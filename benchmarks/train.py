@@ -1,25 +1,29 @@
 """How long a training step takes: our mixers and attention, and mambapy and transformers where they are installed.
 
-    python benchmarks/train.py --lengths 512,2048 --threads 2
+    python benchmarks/train.py --lengths 512,2048 --threads 2 --json results/train.json
+    python benchmarks/train.py --quick                              # 64 tokens, two rounds: does it run?
 
 Forward, loss and backward of four layers of width 256 over a vocabulary of 256, batch 1, random weights, all in one
-process. The steps are interleaved, and a ratio is the median over the repeats of ratios to our attention's step of
-the same repeat. `--without` runs ours once more with the extension left out; `--memory` measures the peak resident
-memory of one step, each in a process of its own.
+process, with transformers and mambapy where they are installed. A ratio is the median over the rounds of ratios to our
+attention's step of the same round. `--without` runs ours once more with the extension left out; `--memory`
+measures the peak resident memory of one step, each in a process of its own.
 """
 
 from __future__ import annotations
 
 import argparse
 import resource
-import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from statistics import median
+from typing import Any
 
 import torch
+from side_by_side import Seconds, Way, circumstances, in_turn, limits, ratio, show
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
@@ -96,23 +100,25 @@ def steps_of(length: int, names: list[str], peers: list[str]) -> dict[str, Step]
     return steps
 
 
-def measure(steps: dict[str, Step], repeats: int, clock: Callable[[], float]) -> dict[str, list[float]]:
-    """Seconds of every step, interleaved, after one that is not counted."""
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for repeat in range(repeats + 1):
-        for name, step in steps.items():
-            begin = clock()
-            step()
-            if repeat:
-                seconds[name].append(clock() - begin)
-    return seconds
+def way_of(step: Step, clock: Callable[[], float]) -> Way:
+    def once() -> float:
+        begun = clock()
+        step()
+        return clock() - begun
+
+    return once
 
 
-def show(seconds: dict[str, list[float]], length: int) -> None:
-    print(f"\n| {length} tokens | tokens/s | time / {BASE}'s |\n|---|---|---|")
-    for name, taken in seconds.items():
-        ratio = statistics.median(a / b for a, b in zip(taken, seconds[BASE], strict=True))
-        print(f"| {name} | {length / statistics.median(taken):,.0f} | {ratio:.2f} |", flush=True)
+def table(seconds: Seconds, length: int) -> dict[str, Any]:
+    """Tokens a second, the time relative to attention's and mamba's."""
+    names = [name for name in seconds if not name.startswith(("read", "multiply"))]
+    return {
+        name: {
+            "tokens_per_second": round(length / median(seconds[name]), 0),
+            **{f"time_to_{base}": round(ratio(seconds, name, base), 3) for base in (BASE, "mamba") if base in names},
+        }
+        for name in names
+    }
 
 
 def peak_memory(name: str, length: int) -> int:
@@ -123,11 +129,9 @@ def peak_memory(name: str, length: int) -> int:
     return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
 
 
-def show_memory(names: list[str], length: int) -> None:
-    print(f"\n| {length} tokens | peak memory, MiB |\n|---|---|")
-    for name in names:
-        command = [sys.executable, __file__, "--lengths", str(length), "--one-peak", name]
-        print(f"| {name} | {int(subprocess.check_output(command)) / 2**20:,.0f} |", flush=True)
+def peaks(names: list[str], length: int) -> dict[str, int]:
+    command = [sys.executable, __file__, "--lengths", str(length), "--one-peak"]
+    return {name: int(subprocess.check_output([*command, name])) for name in names}
 
 
 def main() -> None:
@@ -142,26 +146,31 @@ def main() -> None:
     )
     parser.add_argument("--without", action="store_true", help="ours once more, without the extension")
     parser.add_argument("--memory", action="store_true", help="peak memory instead of time")
+    parser.add_argument("--quick", action="store_true", help="64 tokens, two rounds")
+    parser.add_argument("--json", type=Path, help="keep the report here")
     parser.add_argument("--one-peak", help=argparse.SUPPRESS)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    lengths = [int(length) for length in given.lengths.split(",")]
+    lengths = [64] if given.quick else [int(length) for length in given.lengths.split(",")]
     names = [name for name in given.mixers.split(",") if name]
     if given.one_peak:
         print(peak_memory(given.one_peak, lengths[0]))
         return
-    sets = native.instruction_sets()
-    print(f"threads {given.threads}, torch {torch.__version__}, kernels {sets[0] if sets else 'left out'}")
+    report: dict[str, Any] = {"what": "memory" if given.memory else "train", "quick": given.quick, **circumstances()}
     if given.memory:
-        for length in lengths:
-            show_memory(names, length)
+        report["peak_bytes"] = {str(length): peaks(names, length) for length in lengths}
+        show(report, given.json)
         return
     if given.without:
         names += [name + LEFT_OUT for name in names if name != BASE]
     clock = time.process_time if given.cpu_time else time.perf_counter
+    report["clock"], report["lengths"] = "processor" if given.cpu_time else "wall", {}
     for length in lengths:
         steps = steps_of(length, names, [name for name in given.peers.split(",") if name])
-        show(measure(steps, given.repeats, clock), length)
+        ways = {name: way_of(step, clock) for name, step in steps.items()}
+        seconds = in_turn({**limits(), **ways}, 2 if given.quick else given.repeats)
+        report["lengths"][str(length)] = {"steps": table(seconds, length), "seconds": seconds}
+    show(report, given.json)
 
 
 if __name__ == "__main__":
