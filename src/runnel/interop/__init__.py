@@ -4,26 +4,78 @@
     runnel.interop.save(model, "other", like="folder")
 
 What `load` returns is an ordinary Model: every decoder, drafter and state file works with it. The families that can be
-read are the pages of `runnel.interop.families`.
+read are the pages of `runnel.interop.families`. `import_run` and `export_run` also take
+the tokenizer along.
 """
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from runnel import catalog
+from runnel import catalog, codecs
+from runnel.codecs import Codec, tokenizer
 from runnel.interop import folder as folders
 from runnel.interop.tables import Entry
 from runnel.model import Model, own_tensors
+from runnel.model import load as load_run
+from runnel.model import save as save_run
 
 FAMILIES = "interop/families"
 ORIGIN = "origin"
-"""Where an imported run keeps the config.json that it came with."""
+"""Where an imported run keeps what came with its tensors."""
+HEAD = "lm_head.weight"
+BESIDE = (
+    "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
+    "chat_template.jinja", "vocab.json", "merges.txt", "tokenizer.model", "added_tokens.json",
+)  # fmt: skip
+"""What goes along with the tensors. Nothing else is taken: no code."""
+
+
+class Run(NamedTuple):
+    model: Model
+    codec: Codec | None
+
+
+def import_run(folder: str | Path, out: str | Path) -> Run:
+    """Write a checkpoint as a run of Runnel: the model, its codec, and what `export_run` needs to write it back."""
+    folder, out = Path(folder), Path(out)
+    model = load(folder)
+    codec = read_codec(folder, model)
+    save_run(model, out)
+    if codec is not None:
+        codec.save(out)
+    _copy_beside(folder, out / ORIGIN)
+    return Run(model, codec)
+
+
+def export_run(run: str | Path, out: str | Path) -> None:
+    """Write an imported run as the checkpoint that it came from, with the weights of today."""
+    source = Path(run) / ORIGIN
+    if not source.is_dir():
+        raise ValueError(f"{run} must be a run that `runnel import` made; it has no folder {ORIGIN!r}")
+    save(load_run(run), out, like=run)
+    _copy_beside(source, Path(out))
+
+
+def read_codec(folder: str | Path, model: Model) -> Codec | None:
+    """The tokenizer of a checkpoint, None when it has none. ValueError where it does not fit the model."""
+    path = Path(folder)
+    if (path / "codec.json").is_file():
+        return codecs.load(path)
+    return tokenizer.from_folder(path, model.config.outcomes) if (path / "tokenizer.json").is_file() else None
+
+
+def _copy_beside(source: Path, target: Path) -> None:
+    target.mkdir(parents=True, exist_ok=True)
+    for name in BESIDE:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, target / name)
 
 
 def load(folder: str | Path, dtype: torch.dtype | None = None) -> Model:
@@ -116,11 +168,11 @@ def _named(stored: dict[str, Any], family: ModuleType) -> dict[str, Any]:
     """Tensors under the names of a whole checkpoint, also where a folder left out their prefix."""
     if not family.PREFIX or any(name.startswith(family.PREFIX) for name in stored):
         return stored
-    return {family.PREFIX + name: tensor for name, tensor in stored.items()}
+    return {name if name == HEAD else family.PREFIX + name: tensor for name, tensor in stored.items()}
 
 
 def _check_rest(path: Path, names: set[str], family: ModuleType) -> None:
-    rest = sorted(name for name in names if not name.endswith((*family.IGNORED, "lm_head.weight")))
+    rest = sorted(name for name in names if not name.endswith((*family.IGNORED, HEAD)))
     if rest:
         raise ValueError(f"{path} has {len(rest)} tensors that its model_type does not: {', '.join(rest[:3])}")
 
