@@ -11,10 +11,9 @@ to docs/results/drafters.md.
 from __future__ import annotations
 
 import argparse
-import json
-import sysconfig
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +23,11 @@ import runnel
 from runnel import catalog, patterns, train
 from runnel.codecs.bytes import Bytes
 from runnel.data import Source, open_source
+from runnel.data.text import standard_library
 from runnel.drafters import fastdraft
 from runnel.generation import generate
 from runnel.model import Model
+from runnel.storage import remembered
 from runnel.trained import TrainedDrafter
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -34,14 +35,13 @@ PAGE = ROOT / "docs" / "results" / "drafters.md"
 SEEDS = (0, 1, 2)
 LONGEST = 4
 """Tokens that every drafter here drafts at most."""
-EXCLUDED = "test+tests+idle_test+site-packages+dist-packages+encodings+pydoc_data+lib2to3"
 
 
 @dataclass(frozen=True)
 class Plan:
     """Everything but the drafters. prompts of `length` / 2 tokens, `written` tokens after each, greedily."""
 
-    text: str = f"{sysconfig.get_path('stdlib')}:suffix=.py,exclude={EXCLUDED}"
+    text: str = field(default_factory=standard_library)
     pattern: str = "mingru*2, attention(window=64)"
     d_model: int = 64
     length: int = 128
@@ -157,12 +157,6 @@ def drafted(drafter: TrainedDrafter, prompts: Sequence[Sequence[int]], written: 
 # ---- finished runs ------------------------------------------------------------------------------------------------
 
 
-def records(path: Path) -> list[dict[str, Any]]:
-    """The finished runs; a last line cut short by a kill is left out."""
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
-    return [json.loads(line) for line in lines if line.endswith("\n")]
-
-
 def perform_all(entries: Sequence[Entry], plan: Plan, folder: Path) -> Iterator[tuple[Entry, list[dict[str, Any]]]]:
     """Every entry with the records of its seeds, made now or before."""
     path, target = folder / "runs.jsonl", trained_target(plan, folder)
@@ -171,11 +165,7 @@ def perform_all(entries: Sequence[Entry], plan: Plan, folder: Path) -> Iterator[
         found = []
         for seed in SEEDS[:1] if entry.drafter in SLOW else SEEDS:
             key = {**asdict(plan), **asdict(entry), "seed": seed, "target": fingerprint}
-            record = next((record for record in records(path) if key.items() <= record.items()), None)
-            if record is None:
-                record = {**key, **perform(entry, seed, plan, target, folder)}
-                with path.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(record) + "\n")
+            record = remembered(path, key, partial(perform, entry, seed, plan, target, folder))
             print(f"{entry.drafter} by {entry.objective}, seed {seed}: {record['tokens_per_call']:.3f}", flush=True)
             found.append(record)
         yield entry, found

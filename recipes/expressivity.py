@@ -14,6 +14,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +27,7 @@ from runnel import train
 from runnel.codecs.bytes import Bytes
 from runnel.data import Source, open_source
 from runnel.model import Model
+from runnel.storage import remembered
 from runnel.types import IGNORE
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -194,33 +196,13 @@ def _mean(found: Tensor) -> float | None:
 # ---- finished runs ------------------------------------------------------------------------------------------------
 
 
-def read_records(path: Path) -> list[dict[str, Any]]:
-    """The finished runs. A last line cut short by a kill is left out, and its run is made again."""
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
-    return [json.loads(line) for line in lines if line.endswith("\n")]
-
-
-def finished(run: Run, records: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
-    return next((record for record in records if run.key().items() <= record.items()), None)
-
-
-def append_record(path: Path, record: dict[str, Any]) -> None:
-    """One more line, on a line of its own whatever the file ended with."""
-    text = path.read_text(encoding="utf-8") if path.is_file() else ""
-    whole = text[: text.rfind("\n") + 1]
-    path.write_text(whole + json.dumps(record) + "\n", encoding="utf-8")
-
-
 def perform_all(runs: Sequence[Run], folder: Path) -> Iterator[tuple[Run, dict[str, Any]]]:
     """Every run with its record, made now or before."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "runs.jsonl"
     for number, run in enumerate(runs, start=1):
         title = f"[{number}/{len(runs)}] {run.entry.task.name} {run.entry.pattern} seed {run.seed}"
-        record = finished(run, read_records(path))
-        if record is None:
-            record = perform(run, folder, _progress(title))
-            append_record(path, record)
+        record = remembered(path, run.key(), partial(perform, run, folder, _progress(title)))
         scores = ", ".join(f"{k}x {score:.3f}" for k, score in record["accuracy"].items())
         print(f"{title}: {scores} ({record['seconds']:.0f} s)", flush=True)
         yield run, record

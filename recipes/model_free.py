@@ -11,10 +11,9 @@ to repeat it). The page goes to docs/results/model_free.md.
 from __future__ import annotations
 
 import argparse
-import json
-import sysconfig
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +23,15 @@ import runnel
 from runnel import train
 from runnel.codecs.bytes import Bytes
 from runnel.data import Source, open_source
+from runnel.data.text import standard_library
 from runnel.drafters import adaptive, corpus, jacobi, lookahead, prompt_lookup, suffix, token_recycling
 from runnel.generation import generate
 from runnel.model import Model
+from runnel.storage import remembered
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "results" / "model_free.md"
 SEEDS = (0, 1, 2)
-EXCLUDED = "test+tests+idle_test+site-packages+dist-packages+encodings+pydoc_data+lib2to3"
 WAYS = {"greedy": {"decoder": "greedy"}, "sampled": {"decoder": "sample", "temperature": 0.8}}
 """How the targets write, with `match` for acceptance."""
 
@@ -43,7 +43,7 @@ class Plan:
     corpus: tokens of the training text that the static automaton reads.
     """
 
-    text: str = f"{sysconfig.get_path('stdlib')}:suffix=.py,exclude={EXCLUDED}"
+    text: str = field(default_factory=standard_library)
     pattern: str = "mingru*2, attention(window=64)"
     d_model: int = 64
     length: int = 128
@@ -103,12 +103,6 @@ def perform(name: str, way: str, seed: int, plan: Plan, target: Model) -> dict[s
     return {"tokens_per_call": tokens / calls, "drafted_per_call": found.stats["drafted"] / calls}
 
 
-def records(path: Path) -> list[dict[str, Any]]:
-    """The finished runs; a last line cut short by a kill is left out."""
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
-    return [json.loads(line) for line in lines if line.endswith("\n")]
-
-
 def perform_all(names: Sequence[str], plan: Plan, folder: Path) -> dict[tuple[str, str], list[dict[str, Any]]]:
     """The records of all seeds for each drafter and way, made now or before."""
     path, results = folder / "runs.jsonl", dict[tuple[str, str], list[dict[str, Any]]]()
@@ -117,11 +111,7 @@ def perform_all(names: Sequence[str], plan: Plan, folder: Path) -> dict[tuple[st
         for name in names:
             for way in WAYS:
                 key = {**asdict(plan), "drafter": name, "way": way, "seed": seed}
-                record = next((record for record in records(path) if key.items() <= record.items()), None)
-                if record is None:
-                    record = {**key, **perform(name, way, seed, plan, target)}
-                    with path.open("a", encoding="utf-8") as file:
-                        file.write(json.dumps(record) + "\n")
+                record = remembered(path, key, partial(perform, name, way, seed, plan, target))
                 print(f"{name}, {way}, seed {seed}: {record['tokens_per_call']:.3f}", flush=True)
                 results.setdefault((name, way), []).append(record)
     return results

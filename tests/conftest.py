@@ -11,7 +11,7 @@ import torch
 HOUSE = Path(find_spec("runnel").origin).parent
 CHECKED = [
     f"runnel.{room}.{page.stem}"
-    for room in ("ops", "mixers", "blocks", "heads")
+    for room in ("ops", "mixers", "blocks", "norms", "heads")
     for page in sorted((HOUSE / room).glob("*.py"))
     if "from jaxtyping import" in page.read_text(encoding="utf-8")
 ]

@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-from runnel.storage import read_json, read_tensors, write_json, write_tensors
+from runnel.storage import read_json, read_lines, read_tensors, remembered, write_json, write_tensors
 
 FULL_DISK = """
 import resource, signal, sys
@@ -55,3 +55,22 @@ def test_json(tmp_path):
         read_json(tmp_path / "bad.json")
     with pytest.raises(FileNotFoundError, match="none does not exist"):
         read_json(tmp_path / "none")
+
+
+def test_lines_are_remembered_and_one_cut_short_is_written_anew(tmp_path):
+    path = tmp_path / "new" / "runs.jsonl"
+    assert read_lines(path) == []
+    calls = []
+
+    def make():
+        calls.append(len(calls))
+        return {"made": len(calls)}
+
+    first = remembered(path, {"seed": 1}, make)
+    assert first == {"seed": 1, "made": 1} == remembered(path, {"seed": 1}, make)
+    with path.open("a") as file:
+        file.write('{"seed": 2, "ma')
+    assert read_lines(path) == [first]
+    assert remembered(path, {"seed": 2}, make) == {"seed": 2, "made": 2}
+    assert read_lines(path) == [first, {"seed": 2, "made": 2}]
+    assert len(calls) == 2

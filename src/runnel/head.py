@@ -34,6 +34,12 @@ class Head(nn.Module, ABC):
     ) -> Float[Tensor, "*B"]:
         """Log-probability or log-density of the targets, in nats."""
 
+    def score(
+        self, parameters: Float[Tensor, "*B P"], target: Int[Tensor, "*B"] | Float[Tensor, "*B C"]
+    ) -> Float[Tensor, "*B"]:
+        """What training makes large: the log-probability, or another proper score where there is no density."""
+        return self.log_prob(parameters, target)
+
     @abstractmethod
     def sample(
         self, parameters: Float[Tensor, "*B P"], uniform: Float[Tensor, "*B C"]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -16,9 +16,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from runnel import catalog, patterns
+from runnel.frame import Embedding, Frame, Norm, Positions
 from runnel.head import Head
 from runnel.lineage import Lineage
-from runnel.mixer import Mixer, RMSNorm, linear, parameter_groups
+from runnel.mixer import Mixer, linear, parameter_groups
 from runnel.state import Memory, PendingState, State
 from runnel.storage import read_json, read_tensors, write_json, write_tensors
 from runnel.tree import DraftTree, Verification
@@ -40,9 +41,18 @@ class ModelConfig:
     channel: str | None = "swiglu"
     head: str | None = None
     seed: int = 0
+    frame: Frame = field(default_factory=Frame)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.frame, dict):  # as `to_dict` wrote it
+            object.__setattr__(self, "frame", Frame(**self.frame))
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """The fields as plain values; the frame only where it is not the default one, so that fingerprints stay."""
+        fields = asdict(self)
+        if self.frame == Frame():
+            del fields["frame"]
+        return fields
 
     @property
     def outcomes(self) -> int:
@@ -50,25 +60,39 @@ class ModelConfig:
 
 
 class Layer(nn.Module):
-    """Pre-norm residual: x + mixer(norm(x)), then x + block(norm(x))."""
+    """Residual: x + mixer(norm(x)), then x + block(norm(x)); the frame may put the norms elsewhere."""
 
-    def __init__(self, spec: patterns.Layer, d_model: int) -> None:
+    def __init__(self, spec: patterns.Layer, d_model: int, frame: Frame | None = None) -> None:
         super().__init__()
-        self.mixer_norm = RMSNorm(d_model)
+        frame = frame or Frame()
+        self.place, self.residual = frame.place, frame.residual
+        self.mixer_norm = frame.make_norm(d_model)
         self.mixer: Mixer = _make("mixers", spec.mixer, Mixer, d_model)
         self.block: nn.Module | None = None
         if spec.block is not None:
-            self.block_norm = RMSNorm(d_model)
+            self.block_norm = frame.make_norm(d_model)
             self.block = _make("blocks", spec.block, nn.Module, d_model)
+        if frame.place == "around":
+            self.mixer_norm_after = frame.make_norm(d_model)
+            if spec.block is not None:
+                self.block_norm_after = frame.make_norm(d_model)
 
     def forward(
         self, x: Float[Tensor, "B T D"], memory: Memory, lineage: Lineage
     ) -> tuple[Float[Tensor, "B T D"], Memory]:
-        y, memory = self.mixer(self.mixer_norm(x), memory, lineage)
-        x = x + y
+        y, memory = self.mixer(self._before("mixer", x), memory, lineage)
+        x = x + self._after("mixer", y)
         if self.block is not None:
-            x = x + self.block(self.block_norm(x))
+            x = x + self._after("block", self.block(self._before("block", x)))
         return x, memory
+
+    def _before(self, part: str, x: Tensor) -> Tensor:
+        return x if self.place == "after" else getattr(self, f"{part}_norm")(x)
+
+    def _after(self, part: str, y: Tensor) -> Tensor:
+        if self.place != "before":
+            y = getattr(self, f"{part}_norm" + ("_after" if self.place == "around" else ""))(y)
+        return y if self.residual == 1 else y * self.residual
 
 
 class Reading(NamedTuple):
@@ -135,16 +159,19 @@ class Model(nn.Module):
         super().__init__()
         self.config = config
         specs = patterns.parse(config.pattern, config.channel, config.n_layers)
+        frame = config.frame
         if config.vocab_size is not None:
-            self.embed: nn.Module = nn.Embedding(config.vocab_size, config.d_model)
-            nn.init.normal_(self.embed.weight, std=1.0)
+            self.embed: nn.Module = Embedding(config.vocab_size, config.d_model, frame.embedding)
         else:
             self.embed = linear(config.outcomes, config.d_model, bias=True)
-        self.layers = nn.ModuleList(Layer(spec, config.d_model) for spec in specs)
-        self.norm = RMSNorm(config.d_model)
+        self.positions = None if frame.positions is None else Positions(frame.positions, config.d_model)
+        self.layers = nn.ModuleList(Layer(spec, config.d_model, frame) for spec in specs)
+        self.norm: Norm = frame.make_norm(config.d_model)
         default_head = "categorical" if config.vocab_size is not None else "gaussian"
         self.head: Head = _head(config.head or default_head, config)
         self._calm_residuals()
+        if frame.tied:
+            self.tie()
 
     # ---- the function -------------------------------------------------------------------------------------------
 
@@ -225,16 +252,25 @@ class Model(nn.Module):
         return state
 
     def _run(self, inputs: Tensor, memories: Memory, lineage: Lineage) -> tuple[Tensor, Memory]:
-        x, after = self._embedded(inputs), []
+        x, after = self._embedded(inputs, lineage), []
         for layer, memory in zip(self.layers, memories, strict=True):
             x, memory = layer(x, memory, lineage)
             after.append(memory)
         return self.norm(x), tuple(after)
 
-    def _embedded(self, inputs: Tensor) -> Tensor:
-        if isinstance(self.embed, nn.Embedding) and inputs.is_floating_point():
-            return inputs.to(self.embed.weight.dtype) @ self.embed.weight
-        return self.embed(inputs)
+    def _embedded(self, inputs: Tensor, lineage: Lineage) -> Tensor:
+        if isinstance(self.embed, Embedding) and inputs.is_floating_point():
+            x = self.embed.mixed(inputs)
+        else:
+            x = self.embed(inputs)
+        return x if self.positions is None else x + self.positions.of(lineage.positions, lineage.valid)
+
+    def tie(self) -> None:
+        """Make the head's matrix the embedding, as a frame that is `tied` wants it."""
+        logits = getattr(self.head, "logits", None)
+        if not isinstance(self.embed, Embedding) or not isinstance(logits, nn.Linear):
+            raise ValueError(f"only a head of logits over tokens can be tied; got {catalog.page_name(self.head)}")
+        logits.weight = self.embed.weight
 
     # ---- identity and training ----------------------------------------------------------------------------------
 
@@ -281,12 +317,14 @@ def build(
     channel: str | None = "swiglu",
     value_dim: int | None = None,
     head: str | None = None,
+    frame: Frame | dict[str, Any] | None = None,
 ) -> Model:
     """A freshly initialised model; the same arguments give the same weights.
 
     pattern: see `runnel.patterns`, e.g. "mamba2" or "(mamba2*3, attention)*2". n_layers repeats the pattern.
     Give vocab_size for a model of tokens, or value_dim for a model of real vectors.
     head: a page of `heads/` with its options, e.g. "self_terminating(eos=0)"; else "categorical", or "gaussian".
+    frame: norms, their place, tied embeddings and the like; see `runnel.frame`.
     """
     if (vocab_size is None) == (value_dim is None):
         raise ValueError("give exactly one of vocab_size (tokens) and value_dim (values)")
@@ -295,7 +333,8 @@ def build(
             raise ValueError(f"{name} must be at least 1; got {size}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return Model(ModelConfig(pattern, d_model, vocab_size, value_dim, n_layers, channel, head, seed))
+        frame = Frame(**frame) if isinstance(frame, dict) else frame or Frame()
+        return Model(ModelConfig(pattern, d_model, vocab_size, value_dim, n_layers, channel, head, seed, frame))
 
 
 def save(model: Model, folder: str | Path) -> None:
@@ -305,7 +344,7 @@ def save(model: Model, folder: str | Path) -> None:
     """
     folder = Path(folder)
     config = {"format": "runnel.model", "version": 1, "config": model.config.to_dict(), "semantics": model.semantics()}
-    write_tensors(folder / "model.safetensors", model.state_dict(), {"config": json.dumps(config, sort_keys=True)})
+    write_tensors(folder / "model.safetensors", own_tensors(model), {"config": json.dumps(config, sort_keys=True)})
     write_json(folder / "config.json", config)
 
 
@@ -330,11 +369,22 @@ def load(folder: str | Path) -> Model:
             f"{folder} was made for other versions of its mixers: {config.get('semantics')}; "
             f"these are {model.semantics()}"
         )
-    own = model.state_dict()
+    own = own_tensors(model)
     if {n: t.shape for n, t in own.items()} != {n: t.shape for n, t in tensors.items()}:
         raise ValueError(f"{folder / 'model.safetensors'} does not fit {folder / 'config.json'}")
-    model.to(next(iter(tensors.values())).dtype).load_state_dict(tensors)
+    for name, parameter in model.named_parameters():
+        parameter.data = parameter.data.to(tensors[name].dtype)  # a model may have several
+    model.load_state_dict(tensors, strict=False)
     return model
+
+
+def own_tensors(model: Model) -> dict[str, Tensor]:
+    """What a file of a model holds: its tensors by name, a tied one once."""
+    return {name: tensor for name, tensor in model.state_dict().items() if not _shared(model, name)}
+
+
+def _shared(model: Model, name: str) -> bool:
+    return model.config.frame.tied and name == "head.logits.weight"
 
 
 def _version(model: Model) -> int:

@@ -77,6 +77,33 @@ def read_json(path: Path) -> Any:
         raise ValueError(f"{path} is damaged: {error}") from error
 
 
+def read_lines(path: Path) -> list[Any]:
+    """The JSON of every line of a file, none where there is no file; a last line cut short by a kill is left out."""
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def append_line(path: Path, content: Any) -> None:
+    """One more line of JSON, on a line of its own whatever the file ended with."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+b") as file:
+        size = file.seek(0, 2)
+        if size:
+            file.seek(size - 1)
+            if file.read(1) != b"\n":
+                file.truncate(path.read_bytes().rfind(b"\n") + 1)
+        file.write((json.dumps(content) + "\n").encode())
+
+
+def remembered(path: Path, key: dict[str, Any], make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """The line of a file that holds all of `key`; where there is none, key and what `make` gives, then appended."""
+    found = next((line for line in read_lines(path) if key.items() <= line.items()), None)
+    if found is None:
+        found = {**key, **make()}
+        append_line(path, found)
+    return found
+
+
 def _write_text(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
 

@@ -15,6 +15,20 @@ def test_equals_every_token_alone(experts, active):
     torch.testing.assert_close(made(x), made.reference(x), rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize(
+    "options", [{"rescaled": False}, {"shared": 5}, {"shared": 5, "shared_gate": True, "hidden": 7}]
+)
+def test_what_published_models_differ_in(options):
+    made, x = block(**options), torch.randn(2, 5, 6, dtype=torch.float64)
+    assert not torch.allclose(made(x), block()(x))
+    torch.testing.assert_close(made(x), made.reference(x), rtol=1e-9, atol=1e-9)
+
+
+def test_a_gate_without_a_shared_expert():
+    with pytest.raises(ValueError, match="a shared expert for its shared_gate; got shared=0"):
+        block(shared_gate=True)
+
+
 def test_routing_sees_one_token_only():
     """The same token is routed alike in any company: decoding equals training."""
     made, x = block(), torch.randn(1, 40, 6, dtype=torch.float64)

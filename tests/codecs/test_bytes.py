@@ -78,4 +78,4 @@ def test_a_damaged_or_foreign_codec_is_one_clear_line(tmp_path: Path, content: s
 
 
 def test_names_are_the_files_of_the_folder() -> None:
-    assert catalog.names("codecs") == ("bpe", "bytes")
+    assert catalog.names("codecs") == ("bpe", "bytes", "tokenizer")

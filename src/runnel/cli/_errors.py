@@ -59,5 +59,7 @@ def message(error: BaseException) -> str:
 
 
 def say(text: str) -> None:
-    """One line to standard error, with the name of the program before it."""
+    """One line to standard error, with the name of the program before it; of several ranks the first speaks."""
+    if os.environ.get("RANK", "0") != "0":
+        return
     print(f"runnel: {text}", file=sys.stderr)

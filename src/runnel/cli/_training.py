@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +15,7 @@ from runnel.cli._errors import Failure
 
 if TYPE_CHECKING:
     from runnel.data import Source
-    from runnel.train import StepReport, TrainConfig, TrainResult
+    from runnel.train import Ranks, StepReport, TrainConfig, TrainResult
     from runnel.train.learner import Learner
 
 SMOOTHED = 20
@@ -33,6 +35,22 @@ def set_threads(threads: int | None) -> None:
     torch.set_num_threads(threads)
 
 
+@contextmanager
+def ranks(mesh: str | None) -> Iterator[Ranks]:
+    """This process among those that torchrun started; only rank 0 says anything."""
+    from runnel import train
+
+    try:
+        with train.opened(None if mesh is None else train.Mesh.parse(mesh)) as place, ExitStack() as quiet:
+            if not place.is_first:
+                nowhere = quiet.enter_context(open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123
+                quiet.enter_context(redirect_stdout(nowhere))
+                quiet.enter_context(redirect_stderr(nowhere))
+            yield place
+    except train.RankFailed as error:
+        raise Failure(str(error)) from error
+
+
 def fit(
     model: Learner,
     source: Source,
@@ -40,13 +58,14 @@ def fit(
     config: TrainConfig,
     baselines: Mapping[str, float],
     title: str = "training",
+    ranks: Ranks | None = None,
 ) -> TrainResult:
     """`runnel.train.fit` with a bar. KeyboardInterrupt or Failure, saying how to go on, when it does not end."""
     from runnel import train
 
     try:
         with _screen.bar(title) as shown:
-            return train.fit(model, source, folder, config, on_step=Progress(shown, baselines).update)
+            return train.fit(model, source, folder, config, on_step=Progress(shown, baselines).update, ranks=ranks)
     except train.Interrupted as stopped:
         raise KeyboardInterrupt(str(stopped)) from None
     except train.Diverged as error:

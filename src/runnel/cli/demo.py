@@ -32,8 +32,6 @@ SETTINGS: dict[str, Any] = {
     "valid_every": None,
     "save_seconds": 20.0,
 }
-EXCLUDED = "test+tests+idle_test+site-packages+dist-packages+encodings+pydoc_data+lib2to3"
-"""Folders of the standard library that are left out: tests, tables, and what is not the library's own."""
 ORDERS = {"unigram": 1, "order-3 n-gram": 3}
 
 PROMPT = 'def read_lines(path):\n    """Return the lines of a file."""\n'
@@ -108,12 +106,13 @@ def tell(folder: Path, seconds: float, seed: int, fresh: bool) -> dict[str, Any]
 def open_corpus(codec: Codec, seed: int) -> tuple[Source, dict[str, float]]:
     """The standard library as a source, and what n-grams reach on it."""
     from runnel import data
+    from runnel.data import text
 
     path = sysconfig.get_path("stdlib")
     if not Path(path, "os.py").is_file():
         raise FileNotFoundError(f"{path} must hold the source of Python's standard library, which the demo trains on")
     with _screen.working("reading it and counting n-grams"):
-        spec = f"{path}:suffix=.py,exclude={EXCLUDED},binary=true"  # binary: one odd file must not end the demo
+        spec = f"{text.standard_library()},binary=true"  # binary: one odd file must not end the demo
         source = data.open_source(spec, codec, LENGTH, BATCH, seed, valid_fraction=VALID_FRACTION)
         baselines = _training.text_baselines(source, ORDERS)
     facts = source.facts

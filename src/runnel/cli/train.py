@@ -25,7 +25,7 @@ ORDERS = {"unigram": 1, "order-3 n-gram": 3, "order-5 n-gram": 5}
 TOKENIZER_BYTES = 64 << 20
 """A tokenizer learns from this much of the training text at most."""
 
-DATA, SHAPE, DRAFTING = "Data", "Model", "Or a drafter"
+DATA, SHAPE, DRAFTING, RANKS = "Data", "Model", "Or a drafter", "Several processes"
 OPTIMISER, VALIDATION = "Optimiser", "Validation and output"
 
 
@@ -84,6 +84,7 @@ def command(
     threads: Annotated[
         int | None, _option(VALIDATION, "CPU threads. The same number repeats a run to the bit.")
     ] = None,
+    mesh: Annotated[str | None, _option(RANKS, "What they share: data=2,sequence=2. (default: all share rows)")] = None,
     json: Annotated[bool, _option(VALIDATION, "Print the result as JSON.", "--json")] = False,
 ) -> None:
     """Train a model, or a drafter for one; the same command again goes on where it was stopped.
@@ -96,6 +97,7 @@ def command(
     \b
     Ctrl-C saves and says how to go on. The run's folder holds config.json and
     model.safetensors (for `runnel generate`), metrics.jsonl and checkpoints/.
+    On several processes or machines: torchrun --nproc-per-node 2 -m runnel train zen.txt ...
     """
     from runnel import codecs, data
     from runnel.cli.generate import load_run
@@ -123,27 +125,33 @@ def command(
         seed=seed,
     )
     _training.set_threads(threads)
-    folder = Path("runs", _name(source)) if out is None else out
-    if target is None:
-        chosen = _codec(source, codec, vocab_size, tokenizer, folder / "spool", valid_fraction)
-    else:
-        chosen = codecs.load(target)
-    with _screen.working(f"reading {source}"):
-        opened = data.open_source(source, chosen, length, batch, seed, folder / "spool", valid_fraction)
-    if target is not None and drafter is not None:
-        guesser = _drafting.build(drafter, load_run(target), seed)
-        n_parameters = sum(p.numel() for p in guesser.parameters())
-        _screen.note(f"{source}: {drafter} for {target}, {n_parameters:,} parameters, into {folder}")
-        result = _training.fit(guesser, opened, folder, config, {})
-        _drafting.report(result, guesser, opened, target, n_parameters, json)
-        return
+    with _training.ranks(mesh) as ranks:
+        folder = Path("runs", _name(source)) if out is None else out
+        with ranks.first_alone():
+            if target is None:
+                chosen = _codec(source, codec, vocab_size, tokenizer, folder / "spool", valid_fraction)
+            else:
+                chosen = codecs.load(target)
+            with _screen.working(f"reading {source}"):
+                opened = data.open_source(source, chosen, length, batch, seed, folder / "spool", valid_fraction)
+        if target is not None and drafter is not None:
+            guesser = _drafting.build(drafter, load_run(target), seed)
+            n_parameters = sum(p.numel() for p in guesser.parameters())
+            _screen.note(f"{source}: {drafter} for {target}, {n_parameters:,} parameters, into {folder}")
+            result = _training.fit(guesser, opened, folder, config, {}, ranks=ranks)
+            _drafting.report(result, guesser, opened, target, n_parameters, json)
+            return
+        built = _build(opened, model, d_model, layers, channel, seed)
+        n_parameters = sum(p.numel() for p in built.parameters())
+        baselines = _baselines(opened) if ranks.is_first else {}
+        _screen.note(f"{source}: {model}, {n_parameters:,} parameters, into {folder}")
+        result = _training.fit(built, opened, folder, config, baselines, ranks=ranks)
+        report(result, baselines, n_parameters, json)
+
+
+def _baselines(source: Source) -> dict[str, float]:
     with _screen.working("counting n-grams"):
-        baselines = _training.text_baselines(opened, ORDERS) or _training.known_losses(opened)
-    built = _build(opened, model, d_model, layers, channel, seed)
-    n_parameters = sum(p.numel() for p in built.parameters())
-    _screen.note(f"{source}: {model}, {n_parameters:,} parameters, into {folder}")
-    result = _training.fit(built, opened, folder, config, baselines)
-    report(result, baselines, n_parameters, json)
+        return _training.text_baselines(source, ORDERS) or _training.known_losses(source)
 
 
 def report(result: TrainResult, baselines: dict[str, float], n_parameters: int, json: bool) -> None:

@@ -11,7 +11,6 @@ keeps the space in front of a word.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import Any
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from runnel.codecs._codec import FORMAT, Codec
+from runnel.codecs._tokenizers import byte_of_letter, read, sha256, text_of, write_text
 from runnel.storage import write_atomically, write_json
 
 PAPERS: dict[str, str] = {"Neural Machine Translation of Rare Words with Subword Units": "1508.07909"}
@@ -43,20 +43,20 @@ class Bpe(Codec):
 
     @property
     def fingerprint(self) -> str:
-        return f"bpe-{_sha256(self._json)[:16]}"
+        return f"bpe-{sha256(self._json)[:16]}"
 
     def encode(self, text: str | bytes) -> list[int]:
         """Token ids. ValueError when bytes are not UTF-8 (the position is in the message)."""
-        return list(self._tokenizer.encode(_text(text), add_special_tokens=False).ids)
+        return list(self._tokenizer.encode(text_of(text), add_special_tokens=False).ids)
 
     def encode_batch(self, texts: Sequence[str | bytes]) -> list[list[int]]:
-        encodings = self._tokenizer.encode_batch_fast([_text(text) for text in texts], add_special_tokens=False)
+        encodings = self._tokenizer.encode_batch_fast([text_of(text) for text in texts], add_special_tokens=False)
         return [encoding.ids for encoding in encodings]
 
     def save(self, folder: str | Path) -> None:
         """Write tokenizer.json, then codec.json with its checksum: a mixed pair is noticed at `load`."""
-        write_atomically(Path(folder) / "tokenizer.json", lambda path: _write(path, self._json))
-        record = {"format": FORMAT, "name": self.name, "vocab_size": self.vocab_size, "sha256": _sha256(self._json)}
+        write_atomically(Path(folder) / "tokenizer.json", lambda path: write_text(path, self._json))
+        record = {"format": FORMAT, "name": self.name, "vocab_size": self.vocab_size, "sha256": sha256(self._json)}
         write_json(Path(folder) / "codec.json", record)
 
 
@@ -79,12 +79,7 @@ def train(chunks: Iterable[str | bytes], vocab_size: int) -> Bpe:
 def from_file(path: str | Path) -> Bpe:
     """The byte-level tokenizer of a tokenizer.json. ValueError when it is damaged, or cannot give every text back."""
     path = Path(path)
-    try:
-        tokenizer = Tokenizer.from_str(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror}") from error
-    except Exception as error:  # tokenizers raises bare Exception
-        raise ValueError(f"{path} is not a tokenizer.json: {' '.join(str(error).split())}") from error
+    tokenizer = read(path)
     try:
         return Bpe(tokenizer)
     except ValueError as error:
@@ -94,7 +89,7 @@ def from_file(path: str | Path) -> Bpe:
 def load(folder: Path, record: dict[str, Any]) -> Bpe:
     """The codec of a saved folder. record: the content of its codec.json."""
     codec = from_file(folder / "tokenizer.json")
-    if _sha256(codec._json) != record.get("sha256"):
+    if sha256(codec._json) != record.get("sha256"):
         raise ValueError(f"{folder / 'tokenizer.json'} is not the one that codec.json was saved with")
     return codec
 
@@ -104,7 +99,7 @@ def _token_bytes(tokenizer: Tokenizer) -> list[bytes]:
     kind = (json.loads(tokenizer.to_str()).get("decoder") or {}).get("type")
     if kind != "ByteLevel":
         raise ValueError(f"tokenizer must be byte-level (decoder ByteLevel); got decoder {kind}")
-    table = _byte_of_letter()
+    table = byte_of_letter()
     added = {token: entry.content for token, entry in tokenizer.get_added_tokens_decoder().items()}
     vocab = tokenizer.get_vocab(with_added_tokens=True)
     missing = sum(letter not in vocab for letter in table)
@@ -121,31 +116,10 @@ def _token_bytes(tokenizer: Tokenizer) -> list[bytes]:
     return pieces
 
 
-def _byte_of_letter() -> dict[str, int]:
-    """The byte-level alphabet: printable Latin-1 bytes are their own letter, the others take letters from U+0100 on."""
-    own = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [value for value in range(256) if value not in own]
-    return {chr(value): value for value in own} | {chr(256 + n): value for n, value in enumerate(others)}
-
-
-def _text(text: str | bytes) -> str:
-    if isinstance(text, str):
-        return text.encode("utf-8", errors="surrogateescape").decode("utf-8")
-    return text.decode("utf-8")
-
-
 def _not_empty(chunks: Iterable[str | bytes]) -> Iterator[str]:
     empty = True
     for chunk in chunks:
         empty = empty and not chunk
-        yield _text(chunk)
+        yield text_of(chunk)
     if empty:
         raise ValueError("text to train a BPE on must not be empty")
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
-
-
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()

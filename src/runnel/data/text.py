@@ -8,6 +8,7 @@ codec. How rows are cut, shuffled and kept apart where documents meet is told in
 from __future__ import annotations
 
 import hashlib
+import sysconfig
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,8 @@ from runnel.types import Batch
 
 PAPERS: dict[str, str] = {}
 
+NOT_ITS_OWN = ("test", "tests", "idle_test", "site-packages", "dist-packages", "encodings", "pydoc_data", "lib2to3")
+"""Folders of Python's standard library that hold tests, tables, or what is not the library's own."""
 _COUNTED_AT_ONCE = 1 << 20
 
 
@@ -37,6 +40,11 @@ class Config:
     suffix: str = ""
     exclude: str = ""
     binary: bool = False
+
+
+def standard_library() -> str:
+    """The source of Python's standard library as data: real text that every machine has."""
+    return f"{sysconfig.get_path('stdlib')}:suffix=.py,exclude={'+'.join(NOT_ITS_OWN)}"
 
 
 class Source:

@@ -14,13 +14,16 @@ Multi-Head Checkpoints" (2023, 2305.13245); "RoFormer: Enhanced Transformer with
 | sinks | the first tokens of the document, visible whatever the window |
 
 Deviates from the sinks paper: keys are rotated by their position in the text, not by their place in the cache, so that
-the state stays a function of the text alone. qk_norm normalises queries and keys per head (RMS), as in Qwen3 and
-OLMo 2: it keeps small models with large learning rates from diverging.
+the state stays a function of the text alone. qk_norm normalises queries and keys per head (RMS), as in Qwen3: it keeps
+small models with large learning rates from diverging. The other options are what published models differ in: biases,
+a scale of the scores that is not 1/sqrt(K), a cap on them (Gemma 2), rotation of a part of a head (`rotated`, 0 for
+none), and rates stretched over long texts (`rope`, see `runnel.ops.rope`).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -29,7 +32,7 @@ from torch import Tensor, nn
 from runnel.lineage import Lineage
 from runnel.mixer import Mixer, RMSNorm, head_width, linear
 from runnel.ops import attend as ops
-from runnel.ops.rope import rope
+from runnel.ops.rope import rope, scaling
 from runnel.state import Memory
 
 PAPERS = {
@@ -41,21 +44,38 @@ PAPERS = {
 
 @dataclass(frozen=True)
 class Config:
+    heads: int | None = None
     head_dim: int | None = None
     kv_heads: int | None = None
     window: int | None = None
     sinks: int = 0
     rope_base: float = 10_000.0
+    rope: dict[str, Any] | None = None
+    rotated: int | None = None
     qk_norm: bool = True
+    norm_eps: float = 1e-6
+    bias: bool = False
+    out_bias: bool = False
+    scale: float | None = None
+    cap: float | None = None
 
 
 class Attention(Mixer):
-    variants = ({"kv_heads": 1}, {"window": 3}, {"window": 3, "sinks": 2})
+    variants = (
+        {"kv_heads": 1},
+        {"window": 3},
+        {"window": 3, "sinks": 2},
+        {"heads": 3, "head_dim": 4, "bias": True, "out_bias": True, "scale": 0.3, "cap": 2.0, "rotated": 2},
+        {"rope": {"kind": "dynamic", "factor": 2.0, "context": 5}},
+    )
 
     def __init__(self, d_model: int, config: Config) -> None:
         super().__init__()
-        width = head_width(d_model, config.head_dim)
-        heads = d_model // width
+        if config.heads is None:
+            width = head_width(d_model, config.head_dim)
+        else:
+            width = config.head_dim or d_model // config.heads
+        heads = config.heads or d_model // width
         groups = config.kv_heads or heads
         if heads % groups or width % 2:
             raise ValueError(
@@ -63,11 +83,14 @@ class Attention(Mixer):
             )
         if (config.window is not None and config.window < 1) or config.sinks < 0:
             raise ValueError(f"attention needs window >= 1 and sinks >= 0; got {config.window}, {config.sinks}")
+        if config.rotated is not None and (config.rotated % 2 or not 0 <= config.rotated <= width):
+            raise ValueError(f"rotated must be an even number of the {width} of a head; got {config.rotated}")
         self.config, self.heads, self.groups, self.width = config, heads, groups, width
-        self.qkv = linear(d_model, (heads + 2 * groups) * width)
-        self.q_norm = RMSNorm(width) if config.qk_norm else nn.Identity()
-        self.k_norm = RMSNorm(width) if config.qk_norm else nn.Identity()
-        self.out = linear(d_model, d_model)
+        self.scaling = None if config.rope is None else scaling(config.rope)
+        self.qkv = linear(d_model, (heads + 2 * groups) * width, config.bias)
+        self.q_norm = RMSNorm(width, config.norm_eps) if config.qk_norm else nn.Identity()
+        self.k_norm = RMSNorm(width, config.norm_eps) if config.qk_norm else nn.Identity()
+        self.out = linear(heads * width, d_model, config.out_bias)
 
     def init_state(self, batch_size: int) -> ops.KeyValues:
         return ops.KeyValues.empty(batch_size, self.groups, self.width, self.out.weight)
@@ -76,15 +99,19 @@ class Attention(Mixer):
         self, x: Float[Tensor, "B T D"], state: ops.KeyValues, lineage: Lineage
     ) -> tuple[Float[Tensor, "B T D"], Memory]:
         q, k, v = self._project(x, lineage.positions)
-        y, memory = ops.attend(q, k, v, state, lineage, window=self.config.window, sinks=self.config.sinks)
+        config = self.config
+        y, memory = ops.attend(q, k, v, state, lineage, config.window, config.sinks, config.cap)
         return self.out(y.flatten(-2)), memory
 
     def reference(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
         q, k, v = self._project(x, torch.arange(x.shape[1])[None])
-        return self.out(ops.reference(q, k, v, self.config.window, self.config.sinks).flatten(-2))
+        return self.out(ops.reference(q, k, v, self.config.window, self.config.sinks, self.config.cap).flatten(-2))
 
     def _project(self, x: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         sizes = (self.heads, self.groups, self.groups)
         q, k, v = self.qkv(x).unflatten(-1, (-1, self.width)).split(sizes, dim=-2)  # (B, T, H or G, K)
-        base = self.config.rope_base
-        return rope(self.q_norm(q), positions, base), rope(self.k_norm(k), positions, base), v
+        q, k = [self._rotate(x, positions) for x in (self.q_norm(q), self.k_norm(k))]
+        return q if self.config.scale is None else q * (self.config.scale * self.width**0.5), k, v
+
+    def _rotate(self, x: Tensor, positions: Tensor) -> Tensor:
+        return rope(x, positions, self.config.rope_base, self.scaling, self.config.rotated)

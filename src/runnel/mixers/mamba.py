@@ -11,8 +11,12 @@ Paper: "Mamba: Linear-Time Sequence Modeling with Selective State Spaces" (2023,
 |---|---|
 | expand | E = 2 |
 | d_state | N = 16 |
+| inner | E d, where it is not a multiple of d |
 | rank | rank of the projection to dt, d / 16 |
 | log_a | log(-A), A = -(1..N) at the start (S4D-Real, section 3.6) |
+
+select_norm: dt, B and C of the projection are normalised by their root mean square before they are used: "plain" as in
+Falcon Mamba, "scaled" with learned scales as in Jamba.
 
 As in the authors' code, A is taken by zero-order hold and B by Euler's rule (the paper writes zero-order hold for
 both).
@@ -25,11 +29,11 @@ from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
-from torch.nn.functional import silu, softplus
+from torch import Tensor, nn
+from torch.nn.functional import rms_norm, silu, softplus
 
 from runnel.lineage import Lineage
-from runnel.mixer import Mixer, linear, log_uniform_inverse_softplus, parameter
+from runnel.mixer import Mixer, RMSNorm, linear, log_uniform_inverse_softplus, parameter
 from runnel.ops import conv
 from runnel.ops.selective import gated_selective_scan
 
@@ -42,6 +46,15 @@ class Config:
     d_state: int = 16
     conv: int = 4
     rank: int | None = None
+    inner: int | None = None
+    bias: bool = False
+    conv_bias: bool = True
+    select_norm: str | None = None
+    norm_eps: float = 1e-6
+
+    def __post_init__(self) -> None:
+        if self.select_norm not in (None, "plain", "scaled"):
+            raise ValueError(f"select_norm of mamba must be None, plain or scaled; got {self.select_norm!r}")
 
 
 class State(NamedTuple):
@@ -50,19 +63,25 @@ class State(NamedTuple):
 
 
 class Mamba(Mixer):
+    variants = ({"bias": True, "conv_bias": False, "select_norm": "plain"}, {"inner": 12, "select_norm": "scaled"})
+
     def __init__(self, d_model: int, config: Config) -> None:
         super().__init__()
-        self.inner, self.d_state = config.expand * d_model, config.d_state
+        self.config = config
+        self.inner, self.d_state = config.inner or config.expand * d_model, config.d_state
         self.rank = config.rank or max(1, -(-d_model // 16))
-        self.input = linear(d_model, 2 * self.inner)
+        self.input = linear(d_model, 2 * self.inner, config.bias)
         self.conv_weight = parameter(conv.initial_filters(self.inner, config.conv))
-        self.conv_bias = parameter(torch.zeros(self.inner))
+        self.conv_bias = parameter(torch.zeros(self.inner)) if config.conv_bias else None
         self.select = linear(self.inner, self.rank + 2 * self.d_state)
+        if config.select_norm == "scaled":
+            sizes = (self.rank, self.d_state, self.d_state)
+            self.select_norms = nn.ModuleList(RMSNorm(size, config.norm_eps) for size in sizes)
         self.dt = linear(self.rank, self.inner)
         self.dt_bias = parameter(log_uniform_inverse_softplus(self.inner, 1e-3, 1e-1))
         self.log_a = parameter(torch.arange(1, self.d_state + 1).float().log().repeat(self.inner, 1))
         self.skip = parameter(torch.ones(self.inner))
-        self.out = linear(self.inner, d_model)
+        self.out = linear(self.inner, d_model, config.bias)
 
     def init_state(self, batch_size: int) -> State:
         tail = self.zeros(batch_size, self.conv_weight.shape[1] - 1, self.inner)
@@ -91,4 +110,12 @@ class Mamba(Mixer):
         return self.out(torch.stack(outputs, dim=1) * silu(z))
 
     def _select(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return self.select(x).split([self.rank, self.d_state, self.d_state], dim=-1)
+        rank, b, c = self.select(x).split([self.rank, self.d_state, self.d_state], dim=-1)
+        return self._normed(0, rank), self._normed(1, b), self._normed(2, c)
+
+    def _normed(self, part: int, x: Tensor) -> Tensor:
+        if self.config.select_norm is None:
+            return x
+        if self.config.select_norm == "plain":
+            return rms_norm(x, x.shape[-1:], eps=self.config.norm_eps)
+        return self.select_norms[part](x)

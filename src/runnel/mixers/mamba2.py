@@ -11,18 +11,23 @@ Paper: "Transformers are SSMs: Generalized Models and Efficient Algorithms Throu
 | code | paper |
 |---|---|
 | head_dim | P = 64 |
-| d_state | N; B and C are shared by all heads (multi-value, section 7.2) |
+| d_state | N |
+| groups | B and C are shared by the heads of a group; one group: by all (multi-value, section 7.2) |
+| heads | number of heads, where it is not expand * d / P |
+| norm_groups | the output norm is taken over so many parts of the channels (section 8.2) |
+| dt_range | limits of dt after the softplus |
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import silu, softplus
+from torch.nn.functional import rms_norm, silu, softplus
 
 from runnel.lineage import Lineage
 from runnel.mixer import Mixer, RMSNorm, head_width, linear, log_uniform_inverse_softplus, parameter
@@ -42,28 +47,46 @@ class Config:
     d_state: int = 64
     head_dim: int | None = None
     conv: int = 4
+    heads: int | None = None
+    groups: int = 1
+    norm_groups: int = 1
+    norm_eps: float = 1e-6
+    bias: bool = False
+    conv_bias: bool = True
+    dt_range: Sequence[float] | None = None
 
 
 class State(NamedTuple):
-    tail: Tensor  # (B, W-1, E + 2N)
+    tail: Tensor  # (B, W-1, E + 2GN)
     memory: Tensor  # (B, H, N, P)
 
 
 class Mamba2(Mixer):
+    variants = (
+        {"heads": 6, "head_dim": 2, "d_state": 4, "groups": 2, "norm_groups": 3, "bias": True, "conv_bias": False},
+        {"dt_range": (0.01, 0.05)},
+    )
+
     def __init__(self, d_model: int, config: Config) -> None:
         super().__init__()
-        self.inner, self.d_state = config.expand * d_model, config.d_state
+        inner = config.expand * d_model if config.heads is None else config.heads * (config.head_dim or 64)
+        self.config, self.inner, self.d_state, self.groups = config, inner, config.d_state, config.groups
         self.width = head_width(self.inner, config.head_dim)
         self.heads = self.inner // self.width
-        self.mixed = self.inner + 2 * self.d_state
-        self.input = linear(d_model, self.inner + self.mixed + self.heads)
+        if self.heads % self.groups or self.inner % config.norm_groups:
+            raise ValueError(
+                f"mamba2 needs groups that divide its {self.heads} heads and norm_groups that divide its "
+                f"{self.inner} channels; got {self.groups}, {config.norm_groups}"
+            )
+        self.mixed = self.inner + 2 * self.groups * self.d_state
+        self.input = linear(d_model, self.inner + self.mixed + self.heads, config.bias)
         self.conv_weight = parameter(conv.initial_filters(self.mixed, config.conv))
-        self.conv_bias = parameter(torch.zeros(self.mixed))
+        self.conv_bias = parameter(torch.zeros(self.mixed)) if config.conv_bias else None
         self.dt_bias = parameter(log_uniform_inverse_softplus(self.heads, 1e-3, 1e-1))
         self.log_a = parameter(torch.empty(self.heads).uniform_(1, 16).log())
         self.skip = parameter(torch.ones(self.heads, 1))
-        self.norm = RMSNorm(self.inner)
-        self.out = linear(self.inner, d_model)
+        self.norm = RMSNorm(self.inner, config.norm_eps)
+        self.out = linear(self.inner, d_model, config.bias)
 
     def init_state(self, batch_size: int) -> State:
         tail = self.zeros(batch_size, self.conv_weight.shape[1] - 1, self.mixed)
@@ -91,12 +114,25 @@ class Mamba2(Mixer):
 
     def _input(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         z, mixed, dt = self.input(u).split([self.inner, self.mixed, self.heads], dim=-1)
-        return z, mixed, softplus(dt + self.dt_bias)
+        dt = softplus(dt + self.dt_bias)
+        return z, mixed, dt if self.config.dt_range is None else dt.clamp(*self.config.dt_range)
 
     def _split(self, mixed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """x (B, T, H, P), B and C (B, T, 1, N)."""
-        x, b, c = mixed.split([self.inner, self.d_state, self.d_state], dim=-1)
-        return x.unflatten(-1, (self.heads, self.width)), b[:, :, None], c[:, :, None]
+        """x (B, T, H, P), B and C (B, T, 1, N), or with H heads where there are several groups."""
+        shared = self.groups * self.d_state
+        x, b, c = mixed.split([self.inner, shared, shared], dim=-1)
+        x, b, c = (
+            x.unflatten(-1, (self.heads, -1)),
+            b.unflatten(-1, (self.groups, -1)),
+            c.unflatten(-1, (self.groups, -1)),
+        )
+        if self.groups > 1:
+            b, c = [y.repeat_interleave(self.heads // self.groups, dim=2) for y in (b, c)]
+        return x, b, c
 
     def _output(self, y: Tensor, z: Tensor) -> Tensor:
-        return self.out(self.norm(y.flatten(-2) * silu(z)))
+        gated, parts = y.flatten(-2) * silu(z), self.config.norm_groups
+        if parts == 1:
+            return self.out(self.norm(gated))
+        split = rms_norm(gated.unflatten(-1, (parts, -1)), (self.inner // parts,), eps=self.config.norm_eps)
+        return self.out(split.flatten(-2).to(self.norm.weight.dtype) * self.norm.weight)

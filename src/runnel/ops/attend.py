@@ -45,6 +45,13 @@ class KeyValues(NamedTuple):
         positions = [pad(m.positions, (s, 0), value=-1) for m, s in zip(memories, spare, strict=True)]
         return cls(k, v, torch.cat(positions))
 
+    def take(self, rows: Tensor) -> KeyValues:
+        """Rows by index, without padding that none of them needs."""
+        positions = self.positions.index_select(0, rows)
+        spare = int((positions < 0).all(0).sum())
+        k, v = [x.index_select(0, rows)[:, spare:] for x in (self.k, self.v)]
+        return KeyValues(k, v, positions[:, spare:])
+
 
 def reference(
     q: Float[Tensor, "B T H K"],
@@ -52,6 +59,7 @@ def reference(
     v: Float[Tensor, "B T G V"],
     window: int | None = None,
     sinks: int = 0,
+    cap: float | None = None,
 ) -> Float[Tensor, "B T H V"]:
     """The literal loop over fresh rows; H a multiple of G."""
     group = q.shape[2] // k.shape[2]
@@ -60,6 +68,7 @@ def reference(
         seen = [j for j in range(t + 1) if window is None or t - j < window or j < sinks]
         for h in range(q.shape[2]):
             scores = (k[:, seen, h // group] * q[:, t, None, h]).sum(-1) / math.sqrt(q.shape[-1])
+            scores = scores if cap is None else cap * (scores / cap).tanh()
             y[:, t, h] = (scores.softmax(-1)[..., None] * v[:, seen, h // group]).sum(1)
     return y
 
@@ -73,30 +82,48 @@ def attend(
     lineage: Lineage,
     window: int | None = None,
     sinks: int = 0,
+    cap: float | None = None,
 ) -> tuple[Float[Tensor, "B T H V"], Memory]:
     """A query at position p sees ancestors at positions above p - window (all of them when window is None) and the
-    first `sinks` positions. H is a multiple of G.
+    first `sinks` positions. H is a multiple of G. Scores s become cap * tanh(s / cap) where a cap is given.
 
     Returns the outputs and the grown memory (pending after a tree).
     """
     grow = partial(append, window=window, sinks=sinks)
-    y = _attention(q, k, v, memory, lineage, window, sinks)
+    y = _attention(q, k, v, memory, lineage, window, sinks, cap)
     if lineage.is_tree:
         return y, Pending(grow, memory, (k, v), _gather if window is None else None)
     return y, grow(memory, lineage, k, v)
 
 
 def _attention(
-    q: Tensor, k: Tensor, v: Tensor, memory: KeyValues, lineage: Lineage, window: int | None, sinks: int
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    memory: KeyValues,
+    lineage: Lineage,
+    window: int | None,
+    sinks: int,
+    cap: float | None,
 ) -> Tensor:
     fresh = memory.positions.shape[1] == 0
-    causal = fresh and lineage.is_plain and (window is None or lineage.length <= window)
+    causal = cap is None and fresh and lineage.is_plain and (window is None or lineage.length <= window)
     mask = None if causal else _visible(memory.positions, lineage, window, sinks)[:, None]
     keys, values = (k, v) if fresh else (torch.cat([memory.k, k], dim=1), torch.cat([memory.v, v], dim=1))
+    if cap is not None:
+        assert mask is not None
+        return _capped(q, keys, values, mask, cap)
     y = scaled_dot_product_attention(
         q.transpose(1, 2), keys.transpose(1, 2), values.transpose(1, 2), mask, is_causal=causal, enable_gqa=True
     )
     return y.transpose(1, 2)
+
+
+def _capped(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, cap: float) -> Tensor:
+    group = q.shape[2] // k.shape[2]
+    scores = q.transpose(1, 2) @ k.permute(0, 2, 3, 1).repeat_interleave(group, 1) / math.sqrt(q.shape[-1])
+    law = (cap * (scores / cap).tanh()).masked_fill(~mask, -math.inf).softmax(-1)
+    return (law @ v.transpose(1, 2).repeat_interleave(group, 1)).transpose(1, 2)
 
 
 def _visible(held: Tensor, lineage: Lineage, window: int | None, sinks: int) -> Tensor:

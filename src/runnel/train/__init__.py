@@ -3,6 +3,18 @@
 from runnel.train.config import TrainConfig
 from runnel.train.guard import Diverged, Interrupted
 from runnel.train.loop import fit
+from runnel.train.ranks import Mesh, RankFailed, Ranks, opened
 from runnel.train.records import StepReport, TrainResult
 
-__all__ = ["Diverged", "Interrupted", "StepReport", "TrainConfig", "TrainResult", "fit"]
+__all__ = [
+    "Diverged",
+    "Interrupted",
+    "Mesh",
+    "RankFailed",
+    "Ranks",
+    "StepReport",
+    "TrainConfig",
+    "TrainResult",
+    "fit",
+    "opened",
+]

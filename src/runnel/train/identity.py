@@ -9,6 +9,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from runnel import catalog
 from runnel.data import Source
 from runnel.train.config import TrainConfig
 from runnel.train.learner import Learner
@@ -23,6 +26,14 @@ def describe_run(model: Learner, source: Source, config: TrainConfig) -> dict[st
     run = {"model": model.config.to_dict(), "data": _describe_data(source), "train": settings}
     described: dict[str, Any] = json.loads(json.dumps(run))  # as a checkpoint gives it back: tuples are lists
     return described
+
+
+def describe_code() -> str:
+    """A digest of the package's source and of PyTorch's version: what ranks must share."""
+    digest = hashlib.sha256(torch.__version__.encode())
+    for path in sorted(catalog.ROOT.rglob("*.py")):
+        digest.update(str(path.relative_to(catalog.ROOT)).encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def check_same_run(held: Mapping[str, Any], wanted: Mapping[str, Any], folder: Path) -> None:

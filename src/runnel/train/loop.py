@@ -11,6 +11,9 @@ parameter name, PyTorch's generator). A run with `steps` that is killed at any m
 with the same bits as the run that never was, on one machine with one number of threads: `torch.set_num_threads`
 changes the order of sums, and so do other processors. On CUDA this holds as far as the kernels are deterministic
 (`torch.use_deterministic_algorithms`). A run with `budget` follows the clock and cannot be repeated to the bit.
+
+On several ranks (`ranks.py`) each computes its share of every batch, and the gradients are summed; rank 0 alone writes.
+Another mesh is the same run but for rounding.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -31,9 +34,10 @@ from runnel.data import Source
 from runnel.train import checkpoint, optim, weights
 from runnel.train.config import TrainConfig
 from runnel.train.guard import Diverged, Interrupted, StopSignal, locked, stop_signal
-from runnel.train.identity import check_same_run, describe_run
+from runnel.train.identity import check_same_run, describe_code, describe_run
 from runnel.train.learner import Learner, save_learner
 from runnel.train.metrics import MetricsLog
+from runnel.train.ranks import Ranks, Share
 from runnel.train.records import Position, StepReport, TrainResult, bits_per_byte
 from runnel.train.schedules import SCHEDULES
 from runnel.types import IGNORE, Batch
@@ -45,6 +49,7 @@ def fit(
     folder: str | Path,
     config: TrainConfig,
     on_step: Callable[[StepReport], None] | None = None,
+    ranks: Ranks | None = None,
 ) -> TrainResult:
     """Train a model, or a drafter of a frozen one, in place, and export it to `folder`, going on from the folder's
     checkpoint when it has one.
@@ -53,56 +58,66 @@ def fit(
     with `ema`, else the last (buffers are the last ones in any case). PyTorch's generator is left as it was found.
     A run that had ended is only exported again.
 
+    ranks: this process's place among several that call `fit` alike (`runnel.train.ranks.opened`); else it is alone.
+
     Raises ValueError when the folder is in use, holds another run (the differences are named) or no good checkpoint;
     `Diverged` on NaN or infinity; `Interrupted` after SIGINT or SIGTERM; OSError when the disk is full.
     """
-    folder = Path(folder)
+    folder, ranks = Path(folder), ranks or Ranks()
     folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder), stop_signal() as stop, _own_generator(model.device):
-        run = Run(model, source, folder, config)
-        with MetricsLog(folder, run.position.step, run.position.validated, config.tensorboard) as log:
+    with locked(folder) if ranks.is_first else nullcontext(), stop_signal() as stop, _own_generator(model.device):
+        run = Run(model, source, folder, config, ranks)
+        with run.open_log() as log:
             run.train(log, on_step, stop)
         return run.export()
 
 
 class Run:
-    """One run in one process: made from the folder's checkpoint, or at step 0."""
+    """One run, as one of its ranks sees it: made from the folder's checkpoint, or at step 0."""
 
-    def __init__(self, model: Learner, source: Source, folder: Path, config: TrainConfig) -> None:
-        self.model, self.source, self.folder, self.config = model, source, folder, config
+    def __init__(self, model: Learner, source: Source, folder: Path, config: TrainConfig, ranks: Ranks) -> None:
+        self.model, self.source, self.folder, self.config, self.ranks = model, source, folder, config, ranks
         self.device = model.device
         _check_vocabulary(model, source)
         self.loss = catalog.page("objectives", config.objective).loss
         self.optimizers = optim.build_optimizers(model, config)
         self.token_bytes = _token_bytes(source)
         self.identity = describe_run(model, source, config)
+        ranks.check_same({"run": self.identity, "code": describe_code(), "folder": str(folder.resolve())})
         self.average = weights.snapshot(model) if config.ema is not None else None
         self.best: dict[str, Tensor] | None = None
         self.position = Position()
         self.saved: Position | None = None
         torch.manual_seed(config.seed)
         self._restore()
+        ranks.wait()  # before rank 0 writes what another would still read
         self.saved_at = time.perf_counter()
         self.began = self.saved_at - self.position.seconds
 
+    def open_log(self) -> AbstractContextManager[MetricsLog | None]:
+        """metrics.jsonl, on rank 0."""
+        if not self.ranks.is_first:
+            return nullcontext()
+        return MetricsLog(self.folder, self.position.step, self.position.validated, self.config.tensorboard)
+
     # ---- the loop -----------------------------------------------------------------------------------------------
 
-    def train(self, log: MetricsLog, on_step: Callable[[StepReport], None] | None, stop: StopSignal) -> None:
+    def train(self, log: MetricsLog | None, on_step: Callable[[StepReport], None] | None, stop: StopSignal) -> None:
         """Steps, validations and checkpoints until the run has ended. `Interrupted` when a signal came."""
         if self.saved is None:
             self.save()  # at step 0: a full disk shows before the work, and the folder knows its run
         while True:
             if self._validation_is_due():
                 self.validate(log, stop)
-            if stop.received:
+            if self._agree(stop.received):
                 self.save()
                 raise Interrupted(self.position.step, self.folder)
             if self._reason_to_end():
                 break
-            if time.perf_counter() - self.saved_at >= self.config.save_seconds:
+            if self._agree(time.perf_counter() - self.saved_at >= self.config.save_seconds):
                 self.save()
             report = self.step()
-            if report.step % self.config.log_every == 0:
+            if log is not None and report.step % self.config.log_every == 0:
                 log.write(report.as_line())
             if on_step is not None:
                 on_step(report)
@@ -113,14 +128,14 @@ class Run:
         started, position, config = time.perf_counter(), self.position, self.config
         factor = SCHEDULES[config.schedule](self._progress(), config.warmup, config.cooldown, config.final)
         first = position.step * config.accumulate
-        batches = [_to(self.source.batch(first + i), self.device) for i in range(config.accumulate)]
+        batches = [self.source.batch(first + i) for i in range(config.accumulate)]
         position.loss = self._backward(batches)
         grad_norm = self._clip(position.loss)
         self._update(config.lr * factor)
         n_targets = sum(batch.n_targets for batch in batches)
         position.step += 1
         position.tokens += n_targets
-        position.seconds = time.perf_counter() - self.began
+        position.seconds = self._clock()
         return StepReport(
             step=position.step,
             progress=self._progress(),
@@ -134,25 +149,25 @@ class Run:
             seconds=position.seconds,
         )
 
-    def validate(self, log: MetricsLog, stop: StopSignal) -> None:
+    def validate(self, log: MetricsLog | None, stop: StopSignal) -> None:
         """Score the held-out batches with the average or else the weights. A signal breaks it off, to be done later."""
         position = self.position
         with weights.swapped(self.model, self.average), _evaluating(self.model), _own_generator(self.device):
             total, n_targets, n_bytes = 0.0, 0, 0
             for batch in self.source.valid():
-                if stop.received:
+                if self._agree(stop.received):
                     return
-                total += self._nats(_to(batch, self.device))
+                total += self._nats(self.ranks.own(batch))
                 n_targets += batch.n_targets
                 n_bytes += self._n_bytes(batch)
             if n_targets == 0 and self.config.patience is not None:
                 raise ValueError(f"patience={self.config.patience} needs held-out batches; the source has none")
             position.validated = position.step
             if n_targets:
-                self._judge(total / n_targets)
+                self._judge(self.ranks.total(total) / n_targets)
                 position.valid_bytes = n_bytes / n_targets
-        position.seconds = time.perf_counter() - self.began
-        if n_targets:
+        position.seconds = self._clock()
+        if log is not None and n_targets:
             log.write(position.as_line())
 
     def export(self) -> TrainResult:
@@ -162,10 +177,9 @@ class Run:
         chosen = self.best if self.best is not None else self.average
         if chosen is not None:
             weights.overwrite(dict(self.model.named_parameters()), chosen)
-        codec = getattr(self.source, "codec", None)
-        if codec is not None:
-            codec.save(self.folder)
-        save_learner(self.model, self.folder)
+        if self.ranks.is_first:
+            self._write_learner()
+        self.ranks.wait()
         valid_loss = position.valid_loss if self.best is None else position.best
         return TrainResult(
             folder=self.folder,
@@ -177,6 +191,12 @@ class Run:
             valid_bits_per_byte=None if valid_loss is None else bits_per_byte(valid_loss, position.valid_bytes),
             stopped=reason,
         )
+
+    def _write_learner(self) -> None:
+        codec = getattr(self.source, "codec", None)
+        if codec is not None:
+            codec.save(self.folder)
+        save_learner(self.model, self.folder)
 
     # ---- checkpoints --------------------------------------------------------------------------------------------
 
@@ -191,7 +211,8 @@ class Run:
         facts = {"run": self.identity, "position": asdict(self.position)}
         same_step = self.saved is not None and self.saved.step == self.position.step
         previous = None if self.saved is None or same_step else self.saved.step
-        checkpoint.save(self.folder, checkpoint.Checkpoint(self.position.step, tensors, facts), previous)
+        if self.ranks.is_first:
+            checkpoint.save(self.folder, checkpoint.Checkpoint(self.position.step, tensors, facts), previous)
         self.saved = replace(self.position)
         self.saved_at = time.perf_counter()
 
@@ -236,14 +257,18 @@ class Run:
         self.model.train()
         self.model.zero_grad()
         total = 0.0
-        for batch in batches:
-            if batch.n_targets == 0:
-                continue
+        for share in map(self.ranks.own, batches):
             with self._autocast():
-                loss = self.loss(self.model, batch) * (batch.n_targets / n_targets)
+                loss = self._loss(share) * (share.n_targets / n_targets)
             loss.backward()
             total += loss.item()
-        return total
+        self.ranks.sum_gradients(self.model)
+        return self.ranks.total(total)
+
+    def _loss(self, share: Share) -> Tensor:
+        """Mean nats of a rank's targets; of any one where none counts, since all ranks call the model together."""
+        batch = share.batch if share.batch.n_targets else replace(share.batch, targets=share.batch.targets.clamp(min=0))
+        return self.loss(self.model, _to(batch, self.device))
 
     def _clip(self, loss: float) -> float:
         """Clip the gradient; its norm before. `Diverged` when that or the loss is not finite."""
@@ -282,12 +307,10 @@ class Run:
 
     # ---- parts of a validation ----------------------------------------------------------------------------------
 
-    def _nats(self, batch: Batch) -> float:
-        """Total nats of a held-out batch."""
-        if batch.n_targets == 0:
-            return 0.0
+    def _nats(self, share: Share) -> float:
+        """Total nats of a rank's share of a held-out batch."""
         with self._autocast():
-            return float(self.loss(self.model, batch)) * batch.n_targets
+            return float(self._loss(share)) * share.n_targets
 
     def _judge(self, loss: float) -> None:
         """Note a validation loss, and keep the weights that made the best one when the run may stop early."""
@@ -309,6 +332,14 @@ class Run:
         return self._reason_to_end() is not None or (every is not None and position.step % every == 0)
 
     # ---- where the run is ---------------------------------------------------------------------------------------
+
+    def _clock(self) -> float:
+        """Seconds of training, the same on all ranks, since the schedule may follow them."""
+        return self.ranks.largest(time.perf_counter() - self.began)
+
+    def _agree(self, wanted: bool) -> bool:
+        """Whether any rank wants it."""
+        return bool(self.ranks.largest(float(wanted)))
 
     def _progress(self) -> float:
         """In [0, 1]: the middle of the step to be made, so that neither the first nor the last has a rate of zero."""
@@ -351,7 +382,7 @@ def _token_bytes(source: Source) -> Tensor | None:
 
 def _to(batch: Batch, device: torch.device) -> Batch:
     segments = None if batch.segments is None else batch.segments.to(device)
-    return Batch(batch.inputs.to(device), batch.targets.to(device), segments)
+    return replace(batch, inputs=batch.inputs.to(device), targets=batch.targets.to(device), segments=segments)
 
 
 def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

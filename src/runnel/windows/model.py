@@ -45,11 +45,10 @@ class Law:
         """One draw per value from noise in (0, 1)."""
         return self._head().sample(self.parameters, uniform[..., None])[..., 0] * self.scale + self.loc
 
-    def log_prob(self, target: Float[Tensor, "B H C"]) -> Float[Tensor, "B H C"]:
-        """Log-density of targets, zero where they are missing."""
+    def score(self, target: Float[Tensor, "B H C"]) -> Float[Tensor, "B H C"]:
+        """The head's score of targets in units of the window, zero where they are missing."""
         known = torch.where(target.isnan(), self.loc, target)
-        z = (known - self.loc) / self.scale
-        score = self._head().log_prob(self.parameters, z[..., None]) - self.scale.log()
+        score = self._head().score(self.parameters, ((known - self.loc) / self.scale)[..., None])
         return score.masked_fill(target.isnan(), 0.0)
 
     def _head(self) -> Head:
@@ -87,11 +86,11 @@ class WindowModel(nn.Module, ABC):
         return Law(self.head, features if self.head is None else self.head(features), loc, scale)
 
     def loss(self, window: Window, config: FitConfig) -> Tensor:
-        """What `fit` makes small: the error of points, or the negative log-likelihood; missing targets do not count."""
+        """What `fit` makes small: the error of points, or minus the score of the head; missing targets do not count."""
         assert window.target is not None, "training windows have targets"
         law, present = self.law(window), ~window.target.isnan()
         if self.head is not None:
-            return -law.log_prob(window.target).sum() / present.sum().clamp(min=1)
+            return -law.score(window.target).sum() / present.sum().clamp(min=1)
         error = torch.where(present, law.mean() - window.target, 0.0)
         return config.of_errors(error).sum() / present.sum().clamp(min=1)
 

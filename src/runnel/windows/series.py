@@ -93,6 +93,19 @@ class WindowSet:
         """Every `step`th window."""
         return replace(self, series=self.series[::step], first=self.first[::step])
 
+    def split(self, share: float) -> tuple[WindowSet, WindowSet]:
+        """By time, in each series: windows whose targets all lie before a row, and those that begin at it or later.
+
+        share: in (0, 1), where the row lies between the first target of the windows and their last.
+        """
+        count, horizon = self.table.count, self.shape.horizon
+        low = torch.full((count,), torch.iinfo(torch.long).max).scatter_reduce(0, self.series, self.first, "amin")
+        high = torch.zeros(count, dtype=torch.long).scatter_reduce(0, self.series, self.first + horizon, "amax")
+        cut = (low + (share * (high - low).clamp(min=0)).long())[self.series]
+        before, after = self.first + horizon <= cut, self.first >= cut
+        early, late = (replace(self, series=self.series[m], first=self.first[m]) for m in (before, after))
+        return early, late
+
     def seen_by(self, shape: WindowShape) -> WindowSet:
         """The same forecasts from another length of history."""
         assert shape.horizon == self.shape.horizon, "windows of one horizon"

@@ -1,0 +1,186 @@
+"""Checkpoints and classes of other libraries.
+
+    model = runnel.interop.load("folder")            # config.json and safetensors, as transformers writes them
+    runnel.interop.save(model, "other", like="folder")
+
+What `load` returns is an ordinary Model: every decoder, drafter and state file works with it. The families that can be
+read are the pages of `runnel.interop.families`. `import_run` and `export_run` also take
+the tokenizer along.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from runnel import catalog, codecs
+from runnel.codecs import Codec, tokenizer
+from runnel.interop import folder as folders
+from runnel.interop.tables import Entry
+from runnel.model import Model, own_tensors
+from runnel.model import load as load_run
+from runnel.model import save as save_run
+
+FAMILIES = "interop/families"
+ORIGIN = "origin"
+"""Where an imported run keeps what came with its tensors."""
+HEAD = "lm_head.weight"
+BESIDE = (
+    "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
+    "chat_template.jinja", "vocab.json", "merges.txt", "tokenizer.model", "added_tokens.json",
+)  # fmt: skip
+"""What goes along with the tensors. Nothing else is taken: no code."""
+
+
+class Run(NamedTuple):
+    model: Model
+    codec: Codec | None
+
+
+def import_run(folder: str | Path, out: str | Path) -> Run:
+    """Write a checkpoint as a run of Runnel: the model, its codec, and what `export_run` needs to write it back."""
+    folder, out = Path(folder), Path(out)
+    model = load(folder)
+    codec = read_codec(folder, model)
+    save_run(model, out)
+    if codec is not None:
+        codec.save(out)
+    _copy_beside(folder, out / ORIGIN)
+    return Run(model, codec)
+
+
+def export_run(run: str | Path, out: str | Path) -> None:
+    """Write an imported run as the checkpoint that it came from, with the weights of today."""
+    source = Path(run) / ORIGIN
+    if not source.is_dir():
+        raise ValueError(f"{run} must be a run that `runnel import` made; it has no folder {ORIGIN!r}")
+    save(load_run(run), out, like=run)
+    _copy_beside(source, Path(out))
+
+
+def read_codec(folder: str | Path, model: Model) -> Codec | None:
+    """The tokenizer of a checkpoint, None when it has none. ValueError where it does not fit the model."""
+    path = Path(folder)
+    if (path / "codec.json").is_file():
+        return codecs.load(path)
+    return tokenizer.from_folder(path, model.config.outcomes) if (path / "tokenizer.json").is_file() else None
+
+
+def _copy_beside(source: Path, target: Path) -> None:
+    target.mkdir(parents=True, exist_ok=True)
+    for name in BESIDE:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, target / name)
+
+
+def load(folder: str | Path, dtype: torch.dtype | None = None) -> Model:
+    """The model of a folder in the Hugging Face layout. dtype: of its weights; as they are when left out.
+
+    ValueError when something is missing, damaged, of another shape or not supported; FileNotFoundError without files.
+    """
+    path = Path(folder)
+    config = folders.read_config(path)
+    family = family_of(config)
+    theirs = complete(family, config)
+    with torch.device("meta"):
+        model = Model(family.model_config(theirs))
+    stored = _named(folders.open_tensors(path), family)
+    ours, used = own_tensors(model), set()
+    for entry in family.table(theirs):
+        read = []
+        for name, shape in zip(entry.their_names, entry.required([ours[n] for n in entry.our_names]), strict=True):
+            if name not in stored:
+                raise ValueError(f"{path} lacks the tensor {name}, of shape {shape}")
+            if stored[name].shape != shape:
+                raise ValueError(f"{name} of {path} must be {shape}; got {stored[name].shape}")
+            read.append(stored[name].read())
+            used.add(name)
+        for name, tensor in zip(entry.our_names, entry.how.ours(read), strict=True):
+            _place(model, name, tensor.to(dtype or tensor.dtype).contiguous())
+            del ours[name]
+    assert not ours, f"the table of {config['model_type']} leaves out {sorted(ours)}"
+    _check_rest(path, set(stored) - used, family)
+    if model.config.frame.tied:
+        model.tie()
+    return model
+
+
+def save(model: Model, folder: str | Path, like: str | Path) -> None:
+    """Write a model as the folder `like` is laid out: one in the Hugging Face layout, or a run that was imported.
+
+    ValueError when the model is not what that folder's config.json describes.
+    """
+    source = Path(like) / ORIGIN
+    config = folders.read_config(source if source.is_dir() else Path(like))
+    family = family_of(config)
+    theirs = complete(family, config)
+    wanted, found = family.model_config(theirs), model.config
+    if (wanted.pattern, wanted.d_model, wanted.frame) != (found.pattern, found.d_model, found.frame):
+        raise ValueError(
+            f"the model must be the one that {like} describes, {wanted.pattern!r} of width {wanted.d_model}; "
+            f"got {found.pattern!r} of width {found.d_model}"
+        )
+    folders.write(Path(folder), config, [item for entry in family.table(theirs) for item in _theirs(entry, model)])
+
+
+def family_of(config: dict[str, Any]) -> ModuleType:
+    """The page that reads a config.json. ValueError that names the nearest model_type when there is none."""
+    known = supported()
+    kind = config["model_type"]
+    if kind not in known:
+        raise ValueError(
+            f"model_type {kind!r} is not supported{catalog.suggest(kind, tuple(known))}; "
+            f"supported are {', '.join(sorted(known))}"
+        )
+    return known[kind]
+
+
+def supported() -> dict[str, ModuleType]:
+    """The page of every model_type."""
+    pages = [catalog.page(FAMILIES, name) for name in catalog.names(FAMILIES)]
+    return {kind: page for page in pages for kind in page.MODEL_TYPES}
+
+
+def complete(family: ModuleType, config: dict[str, Any]) -> dict[str, Any]:
+    """A config.json with what it left out. ValueError when a field without a default is missing."""
+    theirs = {"tie_word_embeddings": False, **family.DEFAULTS, **config}
+    for own, common in getattr(family, "ALIASES", {}).items():
+        theirs[common] = theirs[own]
+    for field in ("vocab_size", "hidden_size", "num_hidden_layers"):
+        if not isinstance(theirs.get(field), int) or theirs[field] < 1:
+            raise ValueError(
+                f"{field} of a {config['model_type']} must be a positive number; got {theirs.get(field)!r}"
+            )
+    return theirs
+
+
+def _theirs(entry: Entry, model: Model) -> list[tuple[str, Tensor]]:
+    ours = [model.get_parameter(name).detach() for name in entry.our_names]
+    return list(zip(entry.their_names, entry.how.theirs(ours), strict=True))
+
+
+def _named(stored: dict[str, Any], family: ModuleType) -> dict[str, Any]:
+    """Tensors under the names of a whole checkpoint, also where a folder left out their prefix."""
+    if not family.PREFIX or any(name.startswith(family.PREFIX) for name in stored):
+        return stored
+    return {name if name == HEAD else family.PREFIX + name: tensor for name, tensor in stored.items()}
+
+
+def _check_rest(path: Path, names: set[str], family: ModuleType) -> None:
+    rest = sorted(name for name in names if not name.endswith((*family.IGNORED, HEAD)))
+    if rest:
+        raise ValueError(f"{path} has {len(rest)} tensors that its model_type does not: {', '.join(rest[:3])}")
+
+
+def _place(model: Model, name: str, tensor: Tensor) -> None:
+    """Put a tensor where the model has a parameter of this name, and keep how the optimiser treats it."""
+    owner, _, leaf = name.rpartition(".")
+    module = model.get_submodule(owner)
+    made = nn.Parameter(tensor)
+    made.__dict__.update(module.get_parameter(leaf).__dict__)
+    setattr(module, leaf, made)

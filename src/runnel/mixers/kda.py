@@ -1,0 +1,100 @@
+"""Kimi delta attention: the gated delta rule whose every key channel forgets at a rate of its own.
+
+Paper: "Kimi Linear: An Expressive, Efficient Attention Architecture" (2025, 2510.26692).
+
+    q, k, v = silu(conv(W x));   q, k of unit length;   beta_t = beta_max sigmoid(W_b x_t)      (section 4)
+    a_t = exp(-exp(log_a) softplus(W_up W_down x_t + b))     per channel                         (section 4)
+    S_t = (I - beta_t k_t k_t^T) Diag(a_t) S_p + beta_t k_t v_t^T,   o_t = S_t^T q_t             (eq. 1)
+    y_t = W_o (sigmoid(W_g,up W_g,down x_t) * RMSNorm(o_t))                                      (eq. 10)
+
+| code | paper |
+|---|---|
+| rank | of both low-rank maps; None: the width of a head |
+| beta_max | 1; with 2 the transition has eigenvalues down to -1 |
+
+Three such layers to one of attention without positions make Kimi Linear: "(kda*3, attention(rope=False))".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+
+from runnel.lineage import Lineage
+from runnel.mixer import Mixer, RMSNorm, head_width, linear, log_uniform_inverse_softplus, parameter
+from runnel.mixers import DeltaHeads
+from runnel.ops.delta import delta_scan
+
+PAPERS = {"Kimi Linear: An Expressive, Efficient Attention Architecture": "2510.26692"}
+
+
+@dataclass(frozen=True)
+class Config:
+    head_dim: int | None = None
+    rank: int | None = None
+    conv: int = 4
+    beta_max: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.rank is not None and self.rank < 1:
+            raise ValueError(f"kda needs rank >= 1; got {self.rank}")
+        if not 0 < self.beta_max <= 2:
+            raise ValueError(f"kda needs 0 < beta_max <= 2; got {self.beta_max}")
+
+
+class State(NamedTuple):
+    tail: Tensor  # (B, W-1, 3 D)
+    memory: Tensor  # (B, H, K, K)
+
+
+class KimiDeltaAttention(Mixer):
+    variants = ({"beta_max": 2.0, "head_dim": 4},)
+
+    def __init__(self, d_model: int, config: Config) -> None:
+        super().__init__()
+        self.width, self.beta_max = head_width(d_model, config.head_dim), config.beta_max
+        self.heads = d_model // self.width
+        rank = config.rank or self.width
+        self.inputs = DeltaHeads(d_model, self.heads, self.width, self.width, config.conv)
+        self.beta = linear(d_model, self.heads)
+        self.decay = nn.Sequential(linear(d_model, rank), linear(rank, d_model))
+        self.decay_bias = parameter(log_uniform_inverse_softplus(d_model, 1e-3, 1e-1))
+        self.log_a = parameter(torch.empty(self.heads, 1).uniform_(1, 16).log())
+        self.gate = nn.Sequential(linear(d_model, rank), linear(rank, d_model, bias=True))
+        self.norm = RMSNorm(self.width)
+        self.out = linear(d_model, d_model)
+
+    def init_state(self, batch_size: int) -> State:
+        tail = self.zeros(batch_size, *self.inputs.tail_shape)
+        return State(tail, self.zeros(batch_size, self.heads, self.width, self.width))
+
+    def forward(
+        self, x: Float[Tensor, "B T D"], state: State, lineage: Lineage
+    ) -> tuple[Float[Tensor, "B T D"], State]:
+        q, k, v, tail = self.inputs(x, state.tail, lineage)
+        y, memory = delta_scan(q, k, v, *self._rates(x), state.memory, lineage)
+        return self._output(y, x), State(tail, memory)
+
+    def reference(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
+        q, k, v = self.inputs.reference(x)
+        beta, log_decay = self._rates(x)
+        s, outputs = self.init_state(x.shape[0]).memory, []
+        eye = torch.eye(self.width, dtype=x.dtype)
+        for t in range(x.shape[1]):
+            b, key, value = beta[:, t, :, None, None], k[:, t, :, :, None], v[:, t, :, None, :]
+            s = (eye - b * key @ key.mT) @ torch.diag_embed(log_decay[:, t].exp()) @ s + b * key @ value
+            outputs.append((s.mT @ q[:, t, :, :, None])[..., 0])
+        return self._output(torch.stack(outputs, dim=1), x)
+
+    def _rates(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """beta (B, T, H) and log a (B, T, H, K)."""
+        rate = softplus(self.decay(x) + self.decay_bias).unflatten(-1, (self.heads, self.width))
+        return self.beta_max * self.beta(x).sigmoid(), -self.log_a.exp() * rate
+
+    def _output(self, y: Tensor, x: Tensor) -> Tensor:
+        return self.out(self.norm(y).flatten(-2) * self.gate(x).sigmoid())

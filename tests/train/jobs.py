@@ -1,0 +1,70 @@
+"""What the processes of test_ranks.py do; a module of its own, so that a fresh process can import it."""
+
+import os
+import signal
+
+import small_run
+import torch
+
+from runnel.train import Interrupted, Mesh, TrainConfig, fit, opened
+
+
+def train(text, folder, mesh, settings, batch_size=5, pattern="mingru, attention"):
+    """One run without dropout, in float64: (its losses, its last weights)."""
+    reports = []
+    with opened(mesh) as ranks:
+        model = small_run.make_model(noisy=False, pattern=pattern).double()
+        source = small_run.make_source(text, batch_size)
+        result = fit(model, source, folder, TrainConfig(**settings), reports.append, ranks)
+        weights = torch.cat([p.detach().flatten() for p in model.parameters()])
+        return [report.loss for report in reports], result.valid_loss, weights.tolist()
+
+
+def stumble(text, folder, culprit, how):
+    """A run in which one rank fails in a step of its own."""
+
+    def on_step(report):
+        if report.step == 3 and int(os.environ["RANK"]) == culprit:
+            if how == "user":
+                raise ValueError("the data of this rank is bad")
+            if how == "bug":
+                raise KeyError("a bug")
+            os.kill(os.getpid(), signal.SIGKILL if how == "kill" else signal.SIGTERM)
+
+    with opened() as ranks:
+        config = TrainConfig(**{**small_run.SAVING, "steps": 200})
+        fit(small_run.make_model(noisy=False), small_run.make_source(text), folder, config, on_step, ranks)
+
+
+def start_differently(text, folder, what):
+    """Ranks that do not start the same run."""
+    rank = int(os.environ["RANK"])
+    with opened() as ranks:
+        pattern = "gru" if what == "model" and rank else "mingru"
+        lr = 0.1 if what == "settings" and rank else 0.01
+        model = small_run.make_model(noisy=False, pattern=pattern)
+        fit(model, small_run.make_source(text, 4), folder, TrainConfig(steps=2, lr=lr), None, ranks)
+
+
+def too_many():
+    with opened(Mesh(data=3)):
+        pass
+
+
+def interrupted(text, folder):
+    try:
+        stumble(text, folder, 1, "term")
+    except Interrupted as error:
+        return error.step
+
+
+def interrupted_at(text, folder, step, settings):
+    """A run in float64 that a signal to rank 0 stops."""
+
+    def on_step(report):
+        if report.step == step and int(os.environ["RANK"]) == 0:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with opened() as ranks:
+        model = small_run.make_model(noisy=False).double()
+        fit(model, small_run.make_source(text, 5), folder, TrainConfig(**settings), on_step, ranks)
