@@ -21,6 +21,7 @@ from runnel.lineage import Lineage
 from runnel.ops.outer import decay_of, mask_padding, per_key
 from runnel.ops.paths import join
 from runnel.ops.precision import full_precision
+from runnel.ops.recording import primitive
 from runnel.state import Memory, Pending
 
 
@@ -41,6 +42,7 @@ def reference(
     return torch.stack(outputs, dim=1)
 
 
+@primitive
 @full_precision
 def log_linear_scan(
     q: Float[Tensor, "B T H K"],

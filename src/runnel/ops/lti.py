@@ -19,6 +19,7 @@ from runnel.lineage import Lineage
 from runnel.ops.outer import carry
 from runnel.ops.paths import Blocks, blocks_of, join
 from runnel.ops.precision import full_precision
+from runnel.ops.recording import primitive
 from runnel.ops.scan import from_pairs
 from runnel.state import Memory, Pending
 
@@ -39,6 +40,7 @@ def reference(
     return torch.stack(outputs, dim=1), _stored(h)
 
 
+@primitive
 @full_precision
 def lti_scan(
     u: Float[Tensor, "B T D"],

@@ -57,6 +57,7 @@ def diagonal_scan(
     return states, states[:, -1]
 
 
+@primitive
 def complex_scan(
     a: Complex[Tensor, "B T *D"], b: Complex[Tensor, "B T *D"], memory: Float[Tensor, "B *D 2"], lineage: Lineage
 ) -> tuple[Complex[Tensor, "B T *D"], Memory]:

@@ -16,6 +16,7 @@ from runnel.native.packed import PackedMatrix
 KINDS = (
     "map", "reduce", "normalise", "product", "small_product",
     "conv", "shift", "diagonal", "selective", "outer", "delta", "dplr", "attend", "loop",
+    "complex_diagonal", "lti", "log_linear", "best", "put",
 )  # fmt: skip
 MAPS = (
     "copy", "neg", "exp", "expm1", "log", "log1p", "sin", "cos", "erf", "floor", "sqrt", "rsqrt", "reciprocal", "abs",
@@ -28,7 +29,8 @@ REDUCTIONS = ("sum", "mean", "norm", "largest")
 NONE = -1
 """In place of a constant's number."""
 SPACES = ("buffer", "constant", "state", "after")
-STATEFUL = ("conv", "shift", "diagonal", "selective", "outer", "delta", "dplr", "attend", "loop")
+STATEFUL = ("conv", "shift", "diagonal", "selective", "outer", "delta", "dplr", "attend", "loop",
+            "complex_diagonal", "lti", "log_linear")  # fmt: skip
 
 
 @dataclass(frozen=True)

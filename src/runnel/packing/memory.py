@@ -26,17 +26,22 @@ FLOAT = 4
 LEAST_ROOM = 64
 """Tokens that a new buffer of keys and values has room for, at least."""
 
-Columns = tuple[int, int, int, int, int, int, int, int, int]
-"""keys, values, positions, held, row, position_row, new_k, new_v, new_row: as `KeyValues` in cpp/program.h."""
+Columns = tuple[int, ...]
+"""keys, values, positions, held, k_row, v_row, position_row, new_k, new_v, new_k_row, new_v_row: as `KeyValues` in
+cpp/program.h."""
 
 
 @dataclass(frozen=True)
 class Attends:
-    """Memories of attention of one shape. members: their numbers in the program. window: None for all tokens."""
+    """Memories of attention of one shape. members: their numbers in the program. width, values: of a key and a value.
+
+    window: None for all tokens.
+    """
 
     members: tuple[int, ...]
     groups: int
     width: int
+    values: int
     window: int | None
     sinks: int
 
@@ -46,10 +51,11 @@ class Attends:
 
 
 class _Buffer:
-    """Keys and values of a group of memories (A, 2, B, capacity, G, K) and their positions (B, capacity)."""
+    """Keys and values of a group of memories (A, B, capacity, G, K or V) and their positions (B, capacity)."""
 
     def __init__(self, attends: Attends, batch: int, capacity: int) -> None:
-        self.entries = torch.empty(len(attends.members), 2, batch, capacity, attends.groups, attends.width)
+        sizes = len(attends.members), batch, capacity, attends.groups
+        self.k, self.v = torch.empty(*sizes, attends.width), torch.empty(*sizes, attends.values)
         self.positions = torch.empty(batch, capacity, dtype=torch.long)
         self.capacity, self.used = capacity, 0
         self._lock = threading.Lock()
@@ -74,23 +80,24 @@ class Stretch:
 
     def columns(self, new: int) -> list[Columns]:
         """For the kernels, new tokens being written from column `new` on."""
-        entries, positions = self.buffer.entries, self.buffer.positions
-        row, token = entries.stride(2), entries.stride(3)
-        position = positions.data_ptr() + 8 * self.start
+        ends, held = (self.buffer.k, self.buffer.v), self.end - self.start
+        member_bytes, row, token_bytes = zip(
+            *[(FLOAT * x.stride(0), x.stride(1), FLOAT * x.stride(2)) for x in ends], strict=True
+        )
+        (k, v), position = [x.data_ptr() for x in ends], self.buffer.positions.data_ptr() + 8 * self.start
+        (k_old, v_old), (k_new, v_new) = [[at * size for size in token_bytes] for at in (self.start, new)]
         found = []
-        for member in range(len(self.attends.members)):
-            k = entries.data_ptr() + FLOAT * member * entries.stride(0)
-            v = k + FLOAT * entries.stride(1)
-            old, fresh = FLOAT * token * self.start, FLOAT * token * new
-            held = self.end - self.start
-            found.append((k + old, v + old, position, held, row, self.buffer.capacity, k + fresh, v + fresh, row))
+        for _ in self.attends.members:
+            old, fresh = (k + k_old, v + v_old), (k + k_new, v + v_new)
+            found.append((*old, position, held, *row, self.buffer.capacity, *fresh, *row))
+            k, v = k + member_bytes[0], v + member_bytes[1]
         return found
 
     def key_values(self) -> list[KeyValues]:
         """As a state holds them."""
         positions = self.buffer.positions[:, self.start : self.end]
-        parts = self.buffer.entries[:, :, :, self.start : self.end].flatten(0, 1).unbind(0)
-        return [KeyValues(k, v, positions) for k, v in zip(parts[::2], parts[1::2], strict=True)]
+        ends = [x[:, :, self.start : self.end].unbind(0) for x in (self.buffer.k, self.buffer.v)]
+        return [KeyValues(k, v, positions) for k, v in zip(*ends, strict=True)]
 
     def grown(self, lineage: Lineage) -> tuple[Stretch, Stretch]:
         """This stretch, in a buffer that has room for a call's tokens, and the stretch after the call."""
@@ -107,7 +114,8 @@ class Stretch:
     def _copied(self, count: int) -> Stretch:
         held = self.end - self.start
         buffer = _Buffer(self.attends, self.buffer.positions.shape[0], max(LEAST_ROOM, 2 * (held + count)))
-        buffer.entries[:, :, :, :held] = self.buffer.entries[:, :, :, self.start : self.end]
+        buffer.k[:, :, :held] = self.buffer.k[:, :, self.start : self.end]
+        buffer.v[:, :, :held] = self.buffer.v[:, :, self.start : self.end]
         buffer.positions[:, :held] = self.buffer.positions[:, self.start : self.end]
         buffer.used = held
         return Stretch(self.attends, buffer, 0, held)
@@ -118,7 +126,7 @@ def gathered(attends: Attends, memories: Sequence[KeyValues]) -> Stretch:
     batch, held = memories[0].positions.shape
     buffer = _Buffer(attends, batch, max(LEAST_ROOM, 2 * held))
     for member, memory in enumerate(memories):
-        buffer.entries[member, 0, :, :held], buffer.entries[member, 1, :, :held] = memory.k, memory.v
+        buffer.k[member, :, :held], buffer.v[member, :, :held] = memory.k, memory.v
     buffer.positions[:, :held] = memories[0].positions
     buffer.used = held
     return Stretch(attends, buffer, 0, held)

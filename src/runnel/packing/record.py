@@ -27,13 +27,17 @@ class Unsupported(Exception):
 
 @dataclass(frozen=True)
 class Place:
-    """Numbers of one token: where in which space. space: "buffer", "state" (a leaf before the token) or "constant"."""
+    """Numbers of one token: where in which space. space: "buffer", "state" (a leaf before the token) or "constant".
+
+    pairs: of complex numbers, the real part here and the imaginary one beside it.
+    """
 
     space: str
     index: int
     offset: int
     sizes: tuple[int, ...]
     strides: tuple[int, ...]
+    pairs: bool = False
 
 
 @dataclass(frozen=True)
@@ -119,7 +123,8 @@ class _Recorder(TorchDispatchMode):
 
     def _home(self, tensor: Tensor) -> None:
         self.homes[tensor.untyped_storage().data_ptr()] = ("buffer", len(self.record.sizes))
-        self.record.sizes.append(tensor.untyped_storage().nbytes() // tensor.element_size())
+        numbers = tensor.untyped_storage().nbytes() // tensor.element_size()
+        self.record.sizes.append(numbers * _numbers(tensor))
         self.alive.append(tensor)
 
     def _place(self, tensor: Tensor) -> Place | None:
@@ -127,7 +132,11 @@ class _Recorder(TorchDispatchMode):
         home = self.homes.get(tensor.untyped_storage().data_ptr()) if tensor.numel() else None
         if home is None:
             return None
-        return Place(*home, int(tensor.storage_offset()), tuple(tensor.shape), tuple(tensor.stride()))
+        if tensor.is_conj():
+            raise Unsupported("a conjugate that is not written out")
+        each = _numbers(tensor)
+        strides = tuple(each * stride for stride in tensor.stride())
+        return Place(*home, each * int(tensor.storage_offset()), tuple(tensor.shape), strides, tensor.is_complex())
 
     def _operand(self, value: Any) -> Any:
         if isinstance(value, Tensor):
@@ -175,6 +184,7 @@ class _Recorder(TorchDispatchMode):
         with unwatched(), _disable_current_modes():
             y, memory = call()
             y, memory = y.clone(), map_memory(torch.clone, memory)
+        operands = {key: self._whole_leaf(operand) for key, operand in operands.items()}
         taken = [operand for operand in operands.values() if isinstance(operand, Slot)]
         if len(taken) != 1:
             raise Unsupported(f"{name} of a state that is not a leaf of the model's")
@@ -187,6 +197,17 @@ class _Recorder(TorchDispatchMode):
         assert place is not None
         self.record.steps.append(Step(name, operands, (place,)))
         return y, memory
+
+    def _whole_leaf(self, operand: Any) -> Any:
+        """A leaf in another shape is that leaf."""
+        if not isinstance(operand, Place) or operand.space != "state" or operand.offset or operand.pairs:
+            return operand
+        count = 1
+        for size, stride in zip(reversed(operand.sizes), reversed(operand.strides), strict=True):
+            if size != 1 and stride != count:
+                return operand
+            count *= size
+        return Slot(operand.index, False) if count == self.record.leaves[operand.index].numel() else operand
 
     def finish(self, y: Tensor, after: list[Any]) -> Record:
         self.record.output = self._place(y)
@@ -203,6 +224,11 @@ class _Recorder(TorchDispatchMode):
                 raise Unsupported("a state that no operation makes")
             self.record.after.append(place)
         return self.record
+
+
+def _numbers(tensor: Tensor) -> int:
+    """Real numbers of an element."""
+    return 2 if tensor.is_complex() else 1
 
 
 def _flat(value: Any) -> list[Any]:

@@ -174,11 +174,13 @@ class Segment:
         """As `_after`, for rows that are padded or reset, or whose attention has sinks."""
         columns, fresh = [], []
         for stretch in held.stretches:
-            shape = (nodes.batch_size, nodes.length, stretch.attends.groups, stretch.attends.width)
-            made = [(torch.zeros(shape), torch.zeros(shape)) for _ in stretch.attends.members]
+            shape, sizes = (nodes.batch_size, nodes.length, stretch.attends.groups), stretch.attends
+            made = [(torch.zeros(*shape, sizes.width), torch.zeros(*shape, sizes.values)) for _ in sizes.members]
             fresh.append((stretch, made))
             given = zip(stretch.columns(0), made, strict=True)
-            columns.append((stretch, [(*c[:6], k.data_ptr(), v.data_ptr(), k.stride(0)) for c, (k, v) in given]))
+            columns.append(
+                (stretch, [(*c[:7], k.data_ptr(), v.data_ptr(), k.stride(0), v.stride(0)) for c, (k, v) in given])
+            )
         call(addresses, self._ordered(columns))
         memories = self.form.memories(flat, nodes.batch_size, self.form.appended(held, self._ordered(fresh), lineage))
         return memories, self.form.hold(memories)
@@ -193,12 +195,12 @@ class Segment:
 
 def form_of(spec: Spec, zero: Sequence[Memory]) -> Form:
     """zero: the memories of a fresh row of the segment's layers."""
-    alike: dict[tuple[int, int, int, int], list[int]] = {}
+    alike: dict[tuple[int, int, int, int, int], list[int]] = {}
     for _, _, _, ints, _, _ in (op for op in spec.operations if op[0] == ATTEND):
-        number, groups, width, window, sinks = ints
-        alike.setdefault((groups, width, window, sinks), []).append(number)
+        number, groups, width, window, sinks, values = ints
+        alike.setdefault((groups, width, values, window, sinks), []).append(number)
     attends = [
-        Attends(tuple(members), groups, width, None if window < 0 else window, sinks)
-        for (groups, width, window, sinks), members in alike.items()
+        Attends(tuple(members), groups, width, values, None if window < 0 else window, sinks)
+        for (groups, width, values, window, sinks), members in alike.items()
     ]
     return Form(list(zero), attends)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from dataclasses import replace
 from typing import Any
@@ -30,7 +31,15 @@ UNARY = {
 }  # fmt: skip
 COPIES = ("clone.default", "_to_copy.default", "copy_.default", "contiguous.default", "alias_copy.default")
 FILLS = {"zeros_like": 0.0, "new_zeros": 0.0, "ones_like": 1.0, "new_ones": 1.0}
+PART_BY_PART = ("add", "sub", "neg", "mul", "div", "where", "cat", "stack", "index_select", "zeros_like")
+"""What is done to the real and the imaginary part alike."""
 POWERS = {2: "square", 3: "cube", 1: "copy", 0.5: "sqrt", -0.5: "rsqrt", -1: "reciprocal"}
+STEPS = {
+    "outer_scan": ("q", "k", "v", "log_decay"),
+    "delta_scan": ("q", "k", "v", "beta", "log_decay"),
+    "dplr_scan": ("q", "k", "v", "read", "erase", "log_decay"),
+}
+"""Operands of a step of a state with a matrix for every head."""
 COMPARISONS = {"eq": ("equal", False), "lt": ("less", False), "gt": ("less", True), "le": ("less_equal", False),
                "ge": ("less_equal", True)}  # fmt: skip
 
@@ -87,9 +96,11 @@ class _Translation:
             return self.builder.constant(torch.tensor(float(value)))
         if isinstance(value, Tensor):
             if value.is_complex():
-                raise Unsupported("complex numbers")
+                raise Unsupported("complex numbers in an operation of real ones")
             return self.builder.constant(value)
         assert isinstance(value, Place), value
+        if value.pairs:
+            raise Unsupported("complex numbers in an operation of real ones")
         if value.space == "state":
             return View("state", self.states[value.index], value.offset, value.sizes, value.strides)
         if value.index not in self.written:
@@ -111,9 +122,40 @@ class _Translation:
     def _step(self, step: Step) -> None:
         primitive = getattr(self, f"_{step.name}", None) if "." not in step.name else None
         if primitive is not None:
-            primitive(self.out(step.outputs[0]), step.arguments)
+            primitive(self.out(_as_numbers(step.outputs[0])), step.arguments)
+        elif step.outputs[0].pairs:
+            self._complex(step)
         elif not self._map(step) and not self._move(step) and not self._sum(step) and not self._product(step):
             raise Unsupported(step.name)
+
+    def _complex(self, step: Step) -> None:
+        """Operations that make complex numbers, by their parts."""
+        name, a, out = step.name.split(".")[0].rstrip("_"), step.arguments, step.outputs[0]
+        if name in ("complex", "polar"):
+            parts = [self.out(part) for part in _parts(out)]
+            first, second = [self.view(a[key]) for key in (("real", "imag") if name == "complex" else ("abs", "angle"))]
+            for part, direction, value in zip(parts, ("cos", "sin"), (first, second), strict=True):
+                if name == "complex":
+                    self.builder.map("copy", part, [value])
+                else:
+                    turn = self.builder.fresh(second.sizes)
+                    self.builder.map(direction, turn, [second])
+                    self.builder.map("mul", part, [first, turn])
+        elif name == "mul" and all(_is_complex(a[key]) for key in ("self", "other")):
+            x, y = [[self.view(part) for part in _parts(a[key])] for key in ("self", "other")]
+            made = [self.builder.fresh(out.sizes) for _ in range(4)]
+            for product, left, right in zip(made, (x[0], x[1], x[0], x[1]), (y[0], y[1], y[1], y[0]), strict=True):
+                self.builder.map("mul", product, [left, right])
+            for part, left, right, sign in zip(_parts(out), made[::2], made[1::2], (-1.0, 1.0), strict=True):
+                self.builder.map("add", self.out(part), [left, right], [sign])
+        elif step.name in COPIES or name in PART_BY_PART:
+            real, imaginary = _part_of(a, 0), _part_of(a, 1)
+            if name not in ("mul", "div"):  # a real number has no imaginary part
+                imaginary |= {key: 0.0 for key in ("self", "other", "src") if key in a and not _is_complex(a[key])}
+            for part, arguments in zip(_parts(out), (real, imaginary), strict=True):
+                self._step(Step(step.name, arguments, (part,)))
+        else:
+            raise Unsupported(f"{step.name} of complex numbers")
 
     def _map(self, step: Step) -> bool:
         name, a = step.name.split(".")[0].rstrip("_"), step.arguments
@@ -158,6 +200,14 @@ class _Translation:
             if min(pads) < 0:
                 raise Unsupported("padding that cuts")
             self.builder.map("copy", View(out.space, out.index, offset, tuple(sizes), out.strides), [source])
+        elif name == "full_like":
+            self.builder.map("copy", self.out(step.outputs[0]), [self.view(a["fill_value"])])
+        elif name == "topk":
+            self._best(step)
+        elif name == "gather":
+            self._gather(self.out(step.outputs[0]), self.view(a["self"]), a["dim"], self.view(a["index"]))
+        elif name == "scatter" and "src" in a and "reduce" not in a:
+            self._put(self.out(step.outputs[0]), a)
         elif name in ("index", "index_select"):
             self._index(self.out(step.outputs[0]), self.view(a["self"]), a)
         else:
@@ -177,6 +227,29 @@ class _Translation:
         places = replace(places, sizes=(*places.sizes, *(1,) * after), strides=(*places.strides, *(0,) * after))
         source = replace(x, sizes=out.sizes, strides=(*x.strides[:d], 0, *x.strides[d + 1 :]))
         self.builder.map("take", out, [source, places], [float(x.strides[d])])
+
+    def _best(self, step: Step) -> None:
+        """The largest along the last axis, and their places."""
+        a, x = step.arguments, self.view(step.arguments["self"])
+        if a.get("dim", -1) % len(x.sizes) != len(x.sizes) - 1 or not a.get("largest", True):
+            raise Unsupported("the smallest, or along another axis than the last")
+        values, places = [self.out(output) for output in step.outputs]
+        self.builder.operations.append(Operation("best", [places, x], ints=[x.sizes[-1]]))
+        self._gather(values, x, -1, places)
+
+    def _gather(self, out: View, x: View, dim: int, places: View) -> None:
+        d = dim % len(x.sizes)
+        source = replace(x, sizes=out.sizes, strides=(*x.strides[:d], 0, *x.strides[d + 1 :]))
+        self.builder.map("take", out, [source, places], [float(x.strides[d])])
+
+    def _put(self, out: View, a: dict[str, Any]) -> None:
+        """Numbers at places along the last axis, in a copy."""
+        if a["dim"] % len(out.sizes) != len(out.sizes) - 1:
+            raise Unsupported("a scatter along another axis than the last")
+        self.builder.map("copy", out, [self.view(a["self"])])
+        places = self.view(a["index"])
+        source = self.view(a["src"])
+        self.builder.operations.append(Operation("put", [out, places, source], ints=[places.sizes[-1]]))
 
     def _join(self, out: View, parts: list[View], dim: int, new_axis: bool) -> None:
         dim %= len(out.sizes)
@@ -323,6 +396,29 @@ class _Translation:
         operands = [self._vector(a[name], out.sizes) for name in ("a", "b")]
         self._add("diagonal", [out, *operands], [self._leaf(a["memory"]), numel(out.sizes)])
 
+    def _complex_scan(self, out: View, a: dict[str, Any]) -> None:
+        operands = [self._pairs(a[name], out.sizes) for name in ("a", "b")]
+        self._add("complex_diagonal", [out, *operands], [self._leaf(a["memory"]), numel(out.sizes)])
+
+    def _pairs(self, value: Any, sizes: tuple[int, ...]) -> View:
+        """Complex numbers, contiguous; sizes end in 2."""
+        if isinstance(value, Tensor):
+            return self._vector(torch.view_as_real(value.resolve_conj()), sizes)
+        return self.builder.contiguous(broadcast(self.view(_as_numbers(value)), sizes))
+
+    def _lti_scan(self, out: View, a: dict[str, Any]) -> None:
+        if not isinstance(a["log_a"], Tensor) or not isinstance(a["c"], Tensor):
+            raise Unsupported("a time-invariant system that depends on the token")
+        keep, read = torch.broadcast_tensors(a["log_a"].exp(), a["c"])
+        held = [NONE, NONE, NONE]
+        if keep.is_complex():
+            held[1] = self._held(torch.stack([-keep.imag, keep.imag], dim=-1))
+            keep, read = torch.stack([keep.real] * 2, dim=-1), torch.view_as_real(read.conj().resolve_conj())
+        held[0], held[2] = self._held(keep), self._held(read)
+        channels = out.sizes[-1]
+        x = self._vector(a["u"], out.sizes)
+        self._add("lti", [out, x], [self._leaf(a["memory"]), channels, keep.numel() // channels], held)
+
     def _selective_scan(self, out: View, a: dict[str, Any]) -> None:
         if not isinstance(a["a"], Tensor):
             raise Unsupported("a selective scan whose A depends on the token")
@@ -331,68 +427,78 @@ class _Translation:
         operands += [self._vector(a[name], (1, 1, n)) for name in ("b", "c")]
         self._add("selective", [out, *operands], [self._leaf(a["memory"]), channels, n], [self._held(a["a"])])
 
-    def _heads(self, value: Any, heads: int, width: int) -> View:
-        """[heads, width] with numbers of a head next to each other."""
+    def _heads(self, value: Any, *sizes: int) -> View:
+        """[heads, width], or with an axis of steps before, the numbers of a head next to each other."""
         view = self.view(value)
-        view = broadcast(View(view.space, view.index, view.offset, view.sizes[2:], view.strides[2:]), (heads, width))
-        return view if view.space == "buffer" and (width == 1 or view.strides[1] == 1) else self.builder.copied(view)
-
-    def _matrix_state(self, kind: str, out: View, a: dict[str, Any], keys: tuple[str, ...], beta: bool) -> None:
-        heads, values = out.sizes[2:]
-        width = self._width(a["q"])
-        never = a["log_decay"] is None
-        decay = self.view(torch.zeros(1, 1, 1) if never else a["log_decay"])
-        if len(decay.sizes) == 3:
-            decay = View(decay.space, decay.index, decay.offset, (*decay.sizes, 1), (*decay.strides, 1))
-        decays = decay.sizes[3]
-        decay = broadcast(
-            View(decay.space, decay.index, decay.offset, decay.sizes[2:], decay.strides[2:]), (heads, decays)
+        if len(view.sizes) == 1 + len(sizes):  # one number a head
+            view = replace(view, sizes=(*view.sizes, 1), strides=(*view.strides, 1))
+        view = broadcast(replace(view, sizes=view.sizes[2:], strides=view.strides[2:]), sizes)
+        return (
+            view if view.space == "buffer" and (sizes[-1] == 1 or view.strides[-1] == 1) else self.builder.copied(view)
         )
-        if decay.space != "buffer" or (decays > 1 and decay.strides[1] != 1):
-            decay = self.builder.copied(decay)
+
+    def _matrix_state(self, kind: str, out: View, a: dict[str, Any], names: tuple[str, ...], steps: int = 1) -> None:
+        """A state with a matrix for every head. names: of the operands of a step, the decay being the last."""
+        heads, values = out.sizes[2:]
+        stepped = (steps,) if steps > 1 else ()
+        width = self._width(a["q"])
         if width > 1024:
             raise Unsupported("more than 1024 keys a head")
-        operands = [
-            self._heads(a["q"], heads, width),
-            self._heads(a["k"], heads, width),
-            self._heads(a["v"], heads, values),
-        ]
-        operands += [self._heads(a[name], heads, width) for name in keys]
-        if beta:
-            rate = self.view(a["beta"])
-            rate = View(rate.space, rate.index, rate.offset, (*rate.sizes[2:], 1), (*rate.strides[2:], 1))
-            operands.append(rate if rate.space == "buffer" else self.builder.copied(rate))
-        out = View(out.space, out.index, out.offset, out.sizes[2:], out.strides[2:])
-        self._add(kind, [out, *operands, decay], [self._leaf(a["memory"]), heads, width, values, decays])
+        given = {
+            **a,
+            "log_decay": torch.zeros(1, 1, *[1] * len(stepped), 1) if a["log_decay"] is None else a["log_decay"],
+        }
+        decay = self.view(given["log_decay"])
+        decays = decay.sizes[-1] if len(decay.sizes) == 4 + len(stepped) else 1
+        widths = {"v": values, "beta": 1, "log_decay": decays}
+        operands = [self._heads(given[name], *stepped, heads, widths.get(name, width)) for name in names]
+        if not stepped:
+            operands = [replace(v, sizes=(1, *v.sizes), strides=(0, *v.strides)) for v in operands]
+        out = replace(out, sizes=out.sizes[1:], strides=out.strides[1:])
+        self._add(kind, [out, *operands], [self._leaf(a["memory"]), heads, width, values, decays, steps])
 
     def _width(self, value: Any) -> int:
         return self.view(value).sizes[-1]
 
     def _outer_scan(self, out: View, a: dict[str, Any]) -> None:
-        self._matrix_state("outer", out, a, (), False)
+        self._matrix_state("outer", out, a, STEPS["outer_scan"])
 
     def _delta_scan(self, out: View, a: dict[str, Any]) -> None:
-        self._matrix_state("delta", out, a, (), True)
+        self._matrix_state("delta", out, a, STEPS["delta_scan"])
 
     def _dplr_scan(self, out: View, a: dict[str, Any]) -> None:
-        self._matrix_state("dplr", out, a, ("read", "erase"), False)
+        self._matrix_state("dplr", out, a, STEPS["dplr_scan"])
+
+    def _substeps(self, out: View, a: dict[str, Any]) -> None:
+        name = a["scan"].__name__
+        if name not in STEPS:
+            raise Unsupported(f"substeps of {name}")
+        steps = self.view(a["tokens"][0]).sizes[2]
+        given = dict(zip(inspect.signature(a["scan"]).parameters, a["tokens"], strict=False))
+        self._matrix_state(name.removesuffix("_scan"), out, {**a, "log_decay": None, **given}, STEPS[name], steps)
+
+    def _log_linear_scan(self, out: View, a: dict[str, Any]) -> None:
+        heads, values = out.sizes[2:]
+        width, levels = self._width(a["q"]), self._width(a["scales"])
+        widths = {"q": width, "k": width, "v": values, "scales": levels, "log_decay": 1}
+        operands = [self._heads(a[name], heads, size) for name, size in widths.items()]
+        operands = [replace(v, sizes=(1, *v.sizes), strides=(0, *v.strides)) for v in operands]
+        out = replace(out, sizes=out.sizes[1:], strides=out.strides[1:])
+        self._add("log_linear", [out, *operands], [self._leaf(a["memory"]), heads, width, values, 1, levels - 1])
 
     def _attend(self, out: View, a: dict[str, Any]) -> None:
-        heads, width = out.sizes[2:]
-        groups = self.view(a["k"]).sizes[2]
-        if self._width(a["q"]) != width:
-            raise Unsupported("values of another width than their keys")
-        if a["cap"] is not None:
-            raise Unsupported("attention with a cap on its scores")
+        heads, values = out.sizes[2:]
+        groups, width = self.view(a["k"]).sizes[2:]
         operands = [
             self._heads(a["q"], heads, width),
             self._heads(a["k"], groups, width),
-            self._heads(a["v"], groups, width),
+            self._heads(a["v"], groups, values),
         ]
         window = -1 if a["window"] is None else a["window"]
         out = View(out.space, out.index, out.offset, out.sizes[2:], out.strides[2:])
-        ints = [self._leaf(a["memory"]), groups, width, window, a["sinks"]]
-        self.builder.operations.append(Operation("attend", [out, *operands], ints=ints, floats=[1 / math.sqrt(width)]))
+        ints = [self._leaf(a["memory"]), groups, width, window, a["sinks"], values]
+        floats = [1 / math.sqrt(width), a["cap"] or 0.0]
+        self.builder.operations.append(Operation("attend", [out, *operands], ints=ints, floats=floats))
 
     # ---- states that no primitive keeps -----------------------------------------------------------------------------
 
@@ -489,6 +595,36 @@ def _maps(name: str, a: dict[str, Any]) -> tuple[str, list[Any], list[float]] | 
     if name in ("logical_not", "bitwise_not"):
         return "equal", [*one, 0.0], []
     return None
+
+
+def _is_complex(value: Any) -> bool:
+    return (isinstance(value, Tensor) and value.is_complex()) or (isinstance(value, Place) and value.pairs)
+
+
+def _as_numbers(place: Place) -> Place:
+    """Complex numbers with a last axis of their parts."""
+    if not place.pairs:
+        return place
+    return replace(place, sizes=(*place.sizes, 2), strides=(*place.strides, 1), pairs=False)
+
+
+def _parts(value: Any) -> tuple[Any, Any]:
+    """The real and the imaginary part of a complex place or constant."""
+    if isinstance(value, Tensor):
+        real, imaginary = torch.view_as_real(value.resolve_conj()).unbind(-1)
+        return real, imaginary
+    return replace(value, pairs=False), replace(value, offset=value.offset + 1, pairs=False)
+
+
+def _part_of(arguments: dict[str, Any], part: int) -> dict[str, Any]:
+    """Arguments with complex ones replaced by their real (0) or imaginary (1) parts."""
+
+    def of(value: Any) -> Any:
+        if isinstance(value, list):
+            return [of(child) for child in value]
+        return _parts(value)[part] if _is_complex(value) else value
+
+    return {key: of(value) for key, value in arguments.items()}
 
 
 def _is_number(value: Any) -> bool:

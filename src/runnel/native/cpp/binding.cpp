@@ -58,9 +58,9 @@ using ViewTuple = std::tuple<int, int64_t, int64_t, std::vector<int64_t>, std::v
 // (kind, code, operands, ints, floats, data)
 using OperationTuple = std::tuple<int, int, std::vector<ViewTuple>, std::vector<int64_t>, std::vector<float>,
                                   std::vector<uintptr_t>>;
-// (keys, values, positions, held, row, position_row, new_k, new_v, new_row)
-using KeyValuesTuple =
-    std::tuple<uintptr_t, uintptr_t, uintptr_t, int64_t, int64_t, int64_t, uintptr_t, uintptr_t, int64_t>;
+// (keys, values, positions, held, k_row, v_row, position_row, new_k, new_v, new_k_row, new_v_row)
+using KeyValuesTuple = std::tuple<uintptr_t, uintptr_t, uintptr_t, int64_t, int64_t, int64_t, int64_t, uintptr_t,
+                                  uintptr_t, int64_t, int64_t>;
 
 Operation operation_of(const OperationTuple& given) {
   Operation op{static_cast<runnel::Kind>(std::get<0>(given)), std::get<1>(given), {}, std::get<3>(given),
@@ -77,9 +77,9 @@ runnel::Call call_of(int64_t count, int64_t batch, const std::vector<uintptr_t>&
   runnel::Call call{{count, batch, at<const int64_t>(nodes[0]), at<const int64_t>(nodes[1]),
                      at<const int64_t>(nodes[2]), at<const int64_t>(nodes[3])},
                     before, after, {}, arena, input, output, threads};
-  for (const auto& [k, v, positions, held, row, position_row, new_k, new_v, new_row] : memories)
-    call.key_values.push_back({at<const float>(k), at<const float>(v), at<const int64_t>(positions), held, row,
-                               position_row, at<float>(new_k), at<float>(new_v), new_row});
+  for (const auto& [k, v, positions, held, k_row, v_row, position_row, new_k, new_v, new_k_row, new_v_row] : memories)
+    call.key_values.push_back({at<const float>(k), at<const float>(v), at<const int64_t>(positions), held, k_row, v_row,
+                               position_row, at<float>(new_k), at<float>(new_v), new_k_row, new_v_row});
   return call;
 }
 

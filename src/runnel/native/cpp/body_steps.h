@@ -38,6 +38,42 @@ void diagonal_step(const float* a, const float* b, const float* from, float* to,
   }
 }
 
+inline F16 turned(F16 x) { return __builtin_shufflevector(x, x, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14); }
+
+// The same of complex numbers, as pairs (real, imaginary). begin and end count numbers, two a pair.
+void complex_diagonal_step(const float* a, const float* b, const float* from, float* to, float* y, int64_t begin,
+                           int64_t end) {
+  const F16 sign = {-1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1};
+  for (int64_t c = begin; c < end; c += kLanes) {
+    const int64_t count = end - c < kLanes ? end - c : kLanes;
+    const F16 decay = load_some(a + c, count), before = load_some(from + c, count);
+    const F16 real = __builtin_shufflevector(decay, decay, 0, 0, 2, 2, 4, 4, 6, 6, 8, 8, 10, 10, 12, 12, 14, 14);
+    const F16 imaginary = __builtin_shufflevector(decay, decay, 1, 1, 3, 3, 5, 5, 7, 7, 9, 9, 11, 11, 13, 13, 15, 15);
+    const F16 h = real * before + ((sign * imaginary) * turned(before) + load_some(b + c, count));
+    store_some(to + c, h, count);
+    store_some(y + c, h, count);
+  }
+}
+
+// h [D, N] = a h + x,  y = Re sum over n of c h: a and c are the same for all tokens.
+void lti_step(const LtiStep& s, const float* x, const float* from, float* to, float* y, int64_t begin, int64_t end) {
+  const F16 pairs = {1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0};
+  const F16 enters = s.turn != nullptr ? pairs : splat(1.0f);
+  for (int64_t d = begin; d < end; ++d) {
+    const F16 written = x[d] * enters;
+    F16 sum = F16{};
+    for (int64_t i = 0; i < s.numbers; i += kLanes) {
+      const int64_t count = s.numbers - i < kLanes ? s.numbers - i : kLanes, at = d * s.numbers + i;
+      const F16 before = load_some(from + at, count);
+      F16 h = load_some(s.keep + at, count) * before + written;
+      if (s.turn != nullptr) h = load_some(s.turn + at, count) * turned(before) + h;
+      store_some(to + at, h, count);
+      sum = load_some(s.read + at, count) * h + sum;
+    }
+    y[d] = sum_of(sum);
+  }
+}
+
 // h [D, N] = exp(dt a) h + (dt x) b,  y = h c
 void selective_step(int64_t n, const float* x, const float* dt, const float* a, const float* b, const float* c,
                     const float* from, float* to, float* y, int64_t begin, int64_t end) {
@@ -176,10 +212,40 @@ void dplr_step(const MatrixStep& s, const float* q, const float* k, const float*
   });
 }
 
+// S_l = a S_l;  y = scales[0] (q . k) v + sum over l of scales[l + 1] S_l^T q, and then the buckets of the set bits below
+// the lowest clear bit of the position, and k v^T, become the bucket of that bit. The last bucket takes in all above it.
+void log_linear_step(const MatrixStep& s, const Buckets& b, const float* q, const float* k, const float* v,
+                     const float* log_decay, const float* scales, const float* from, float* to, float* y) {
+  int64_t into = 0;
+  while (into + 1 < b.count && (b.position >> into & 1) != 0) ++into;
+  const float decay = exp_of(splat(log_decay[0]))[0];
+  for_columns(s.values, [&](auto columns) {
+    constexpr int B = blocks(columns);
+    F16 value[B], sum[B];
+    for (int i = 0; i < B; ++i) {
+      value[i] = columns.at(v, i);
+      sum[i] = F16{};
+    }
+    for (int64_t j = 0; j < s.keys; ++j)
+      for (int i = 0; i < B; ++i) {
+        F16 merged = k[j] * value[i], seen = scales[0] * merged;
+        for (int64_t l = 0; l < b.count; ++l) {
+          const F16 kept = decay * columns.at(from + l * b.apart + j * s.values, i);
+          seen = scales[l + 1] * kept + seen;
+          if (l <= into) merged = merged + kept;
+          columns.put(to + l * b.apart + j * s.values, i, l < into ? F16{} : l == into ? merged : kept);
+        }
+        sum[i] = q[j] * seen + sum[i];
+      }
+    for (int i = 0; i < B; ++i) columns.put(y, i, sum[i]);
+  });
+}
+
 // softmax(scale q . k_j) v_j over a list of keys and values, for one head. scores [count] is room to work in.
-void attend_step(int64_t width, float scale, const float* q, const float* const* keys, const float* const* values,
+void attend_step(const AttendStep& s, const float* q, const float* const* keys, const float* const* values,
                  int64_t count, float* scores, float* y) {
-  const int64_t whole = width / kLanes * kLanes;
+  const int64_t width = s.width, whole = width / kLanes * kLanes;
+  const auto scored = [&](F16 x) { return s.cap > 0 ? s.cap * tanh_of((s.scale * x) / s.cap) : s.scale * x; };
   F16 most = splat(-__builtin_inff());
   const auto terms_of = [&](const float* key) {
     F16 sum = F16{};
@@ -191,9 +257,9 @@ void attend_step(int64_t width, float scale, const float* q, const float* const*
   for (; key + kLanes <= count; key += kLanes) {
     F16 terms[kLanes];
     for (int i = 0; i < kLanes; ++i) terms[i] = terms_of(keys[key + i]);
-    store(scores + key, scale * sums_of(terms));
+    store(scores + key, scored(sums_of(terms)));
   }
-  for (; key < count; ++key) scores[key] = scale * sum_of(terms_of(keys[key]));
+  for (; key < count; ++key) scores[key] = scored(splat(sum_of(terms_of(keys[key]))))[0];
   for (int64_t j = 0; j < count; j += kLanes)
     most = larger(most, load_some(scores + j, count - j < kLanes ? count - j : kLanes, -__builtin_inff()));
   const float top = largest_of(most);
@@ -205,7 +271,7 @@ void attend_step(int64_t width, float scale, const float* q, const float* const*
     store_some(scores + j, weight, some);
   }
   const float inverse = 1.0f / sum_of(total);
-  for_columns(width, [&](auto columns) {
+  for_columns(s.values, [&](auto columns) {
     constexpr int B = blocks(columns);
     F16 sum[B];
     for (int i = 0; i < B; ++i) sum[i] = F16{};

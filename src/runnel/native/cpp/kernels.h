@@ -56,6 +56,24 @@ struct ConvStep {
   const float *weight, *bias;  // weight [width, channels]; bias [channels] or null
 };
 
+// A state of `numbers` numbers a channel, pairs (real, imaginary) where `turn` is given. All [channels, numbers]: keep is
+// the real part of the decay, for both of a pair; turn the imaginary part, negative for the first; read what y sums up.
+struct LtiStep {
+  int64_t numbers;
+  const float *keep, *turn, *read;
+};
+
+// cap: 0 for none.
+struct AttendStep {
+  int64_t width, values;
+  float scale, cap;
+};
+
+// Outer-product sums by the bits of the position, `apart` numbers from each other.
+struct Buckets {
+  int64_t count, apart, position;
+};
+
 // A state [keys, values] of one head; decays: 1 or keys.
 struct MatrixStep {
   int64_t keys, values, decays;
@@ -82,6 +100,9 @@ struct Kernels {
   void (*conv)(const ConvStep& s, const float* x, const float* from, float* to, float* y, int64_t begin, int64_t end);
   void (*shift)(const float* x, const float* from, float* to, float* y, int64_t begin, int64_t end);
   void (*diagonal)(const float* a, const float* b, const float* from, float* to, float* y, int64_t begin, int64_t end);
+  void (*complex_diagonal)(const float* a, const float* b, const float* from, float* to, float* y, int64_t begin,
+                           int64_t end);
+  void (*lti)(const LtiStep& s, const float* x, const float* from, float* to, float* y, int64_t begin, int64_t end);
   void (*selective)(int64_t n, const float* x, const float* dt, const float* a, const float* b, const float* c,
                     const float* from, float* to, float* y, int64_t begin, int64_t end);
   void (*outer)(const MatrixStep& s, const float* q, const float* k, const float* v, const float* log_decay,
@@ -90,7 +111,9 @@ struct Kernels {
                 const float* from, float* to, float* y);
   void (*dplr)(const MatrixStep& s, const float* q, const float* k, const float* v, const float* read,
                const float* erase, const float* log_decay, const float* from, float* to, float* y);
-  void (*attend)(int64_t width, float scale, const float* q, const float* const* keys, const float* const* values,
+  void (*log_linear)(const MatrixStep& s, const Buckets& b, const float* q, const float* k, const float* v,
+                     const float* log_decay, const float* scales, const float* from, float* to, float* y);
+  void (*attend)(const AttendStep& s, const float* q, const float* const* keys, const float* const* values,
                  int64_t count, float* scores, float* y);
 
   // One part of a scan: see body_scans.h.

@@ -118,6 +118,8 @@ class Run {
         case Kind::reduce:
         case Kind::normalise:
         case Kind::small_product:
+        case Kind::best:
+        case Kind::put:
           if (!states_only) stateless(op);
           break;
         case Kind::loop:
@@ -202,6 +204,17 @@ class Run {
         }
         return;
       }
+      case Kind::best:  // operands: places [rows, k], x [rows, n]; ints: n
+        return over(op, node, [&](float* const* p) {
+          best_of(p[1], op.ints[0], op.operands[1].strides.back(), p[0], op.operands[0]);
+        }, 1);
+      case Kind::put: {  // operands: y [rows, n], places [rows, k], x [rows, k]; ints: k
+        const int64_t to = op.operands[0].strides.back(), by = op.operands[1].strides.back(),
+                      from = op.operands[2].strides.back();
+        return over(op, node, [&](float* const* p) {
+          for (int64_t i = 0; i < op.ints[0]; ++i) p[0][static_cast<int64_t>(p[1][i * by]) * to] = p[2][i * from];
+        }, 1);
+      }
       default: {  // a product of one node, inside a loop
         thread_local Workspace space;
         Lease alone(1);
@@ -209,6 +222,20 @@ class Run {
         multiply(matrix.layout, at<const void>(matrix.data), at<const float>(op.data[0]), of(op.operands[1], node), 0, 1,
                  of(op.operands[0], node), 0, space, alone);
       }
+    }
+  }
+
+  // The places of the largest of n numbers, the largest first and of equals the first first.
+  static void best_of(const float* x, int64_t n, int64_t stride, float* places, const View& view) {
+    const int64_t apart = view.strides.back();
+    for (int64_t taken = 0; taken < view.sizes.back(); ++taken) {
+      int64_t best = -1;
+      for (int64_t i = 0; i < n; ++i) {
+        bool is_taken = false;
+        for (int64_t j = 0; j < taken; ++j) is_taken = is_taken || places[j * apart] == static_cast<float>(i);
+        if (!is_taken && (best < 0 || x[i * stride] > x[best * stride])) best = i;
+      }
+      places[taken * apart] = static_cast<float>(best);
     }
   }
 
@@ -268,8 +295,8 @@ class Run {
   void walk(const Operation& op) {
     const auto& in = op.operands;
     const int64_t leaf = op.ints[0], channels = op.ints[1];
-    const auto head_of = [&](const View& view, int64_t node, int64_t head) {
-      return of(view, node) + head * view.strides[0];
+    const auto head_of = [&](const View& view, int64_t node, int64_t step, int64_t head) {
+      return of(view, node) + step * view.strides[0] + head * view.strides[1];
     };
     const auto by_channels = [&](int64_t numbers, auto&& step) {
       walk_parts((channels + kChannelsAtOnce - 1) / kChannelsAtOnce, numbers, [&](int64_t node, int64_t part) {
@@ -292,25 +319,44 @@ class Run {
           table_.diagonal(of(in[1], node), of(in[2], node), before(leaf, node), after(leaf, node), of(in[0], node), begin,
                           end);
         });
+      case Kind::complex_diagonal:  // ints: leaf, numbers, two a pair; operands: y, a, b
+        return by_channels(2 * channels, [&](int64_t node, int64_t begin, int64_t end) {
+          table_.complex_diagonal(of(in[1], node), of(in[2], node), before(leaf, node), after(leaf, node),
+                                  of(in[0], node), begin, end);
+        });
+      case Kind::lti: {  // ints: leaf, channels, numbers; data: keep, turn, read; operands: y, x
+        const LtiStep s{op.ints[2], at<const float>(op.data[0]), at<const float>(op.data[1]),
+                        at<const float>(op.data[2])};
+        return by_channels(channels * op.ints[2], [&](int64_t node, int64_t begin, int64_t end) {
+          table_.lti(s, of(in[1], node), before(leaf, node), after(leaf, node), of(in[0], node), begin, end);
+        });
+      }
       case Kind::selective:  // ints: leaf, channels, n; data: a; operands: y, x, dt, b, c
         return by_channels(channels * op.ints[2] * 4, [&](int64_t node, int64_t begin, int64_t end) {
           table_.selective(op.ints[2], of(in[1], node), of(in[2], node), at<const float>(op.data[0]), of(in[3], node),
                            of(in[4], node), before(leaf, node), after(leaf, node), of(in[0], node), begin, end);
         });
-      default: {  // ints: leaf, heads, keys, values, decays; operands: y, q, k, v, ..., log decay, each [heads, width]
+      default: {  // ints: leaf, heads, keys, values, decays, steps or buckets; operands: y [1, heads, values], then
+                  // q, k, v, ..., log decay, each [steps, heads, width]
         const MatrixStep s{op.ints[2], op.ints[3], op.ints[4]};
-        const int64_t size = s.keys * s.values;
-        walk_parts(op.ints[1], op.ints[1] * size, [&](int64_t node, int64_t head) {
+        const int64_t heads = op.ints[1], size = s.keys * s.values, most = op.ints[5];
+        walk_parts(heads, heads * size * most, [&](int64_t node, int64_t head) {
           const float* from = before(leaf, node) + head * size;
-          float *to = after(leaf, node) + head * size, *y = head_of(in[0], node, head);
-          const float *q = head_of(in[1], node, head), *k = head_of(in[2], node, head), *v = head_of(in[3], node, head);
-          if (op.kind == Kind::outer) {
-            table_.outer(s, q, k, v, head_of(in[4], node, head), from, to, y);
-          } else if (op.kind == Kind::delta) {
-            table_.delta(s, q, k, v, *head_of(in[4], node, head), head_of(in[5], node, head), from, to, y);
-          } else {
-            table_.dplr(s, q, k, v, head_of(in[4], node, head), head_of(in[5], node, head), head_of(in[6], node, head),
-                        from, to, y);
+          float *to = after(leaf, node) + head * size, *y = head_of(in[0], node, 0, head);
+          const int64_t steps = op.kind == Kind::log_linear ? 1 : most;
+          for (int64_t step = 0; step < steps; ++step, from = to) {
+            const auto given = [&](size_t i) { return head_of(in[i], node, step, head); };
+            const float *q = given(1), *k = given(2), *v = given(3);
+            if (op.kind == Kind::outer) {
+              table_.outer(s, q, k, v, given(4), from, to, y);
+            } else if (op.kind == Kind::delta) {
+              table_.delta(s, q, k, v, *given(4), given(5), from, to, y);
+            } else if (op.kind == Kind::dplr) {
+              table_.dplr(s, q, k, v, given(4), given(5), given(6), from, to, y);
+            } else {
+              const Buckets buckets{most, heads * size, nodes_.positions[node]};
+              table_.log_linear(s, buckets, q, k, v, given(5), given(4), from, to, y);
+            }
           }
         });
       }
@@ -335,11 +381,13 @@ class Run {
     return at == Nodes::kFromState;
   }
 
-  void attend(const Operation& op) {  // ints: memory, groups, width, window or -1, sinks; operands: y, q [H, K], k, v [G, K]
+  void attend(const Operation& op) {  // ints: memory, groups, width, window or -1, sinks, values;
+                                      // floats: scale, cap; operands: y [H, V], q [H, K], k [G, K], v [G, V]
     const KeyValues& held = call_.key_values[op.ints[0]];
     const int64_t groups = op.ints[1], width = op.ints[2], window = op.ints[3], sinks = op.ints[4];
     const int64_t heads = op.operands[0].sizes[0], each = heads / groups;
-    const float scale = op.floats[0];
+    const int64_t values_width = op.ints[5];
+    const AttendStep s{width, values_width, op.floats[0], op.floats[1]};
     lease_.run(nodes_.count * groups, [&](int64_t task) {
       thread_local std::vector<int64_t> path;
       thread_local std::vector<const float*> keys, values;
@@ -354,9 +402,8 @@ class Run {
       if (path_to(node, path)) {
         for (int64_t j = 0; j < held.held; ++j) {
           if (!visible(held.positions[row * held.position_row + j])) continue;
-          const int64_t at = row * held.row + (j * groups + group) * width;
-          keys.push_back(held.k + at);
-          values.push_back(held.v + at);
+          keys.push_back(held.k + row * held.k_row + (j * groups + group) * width);
+          values.push_back(held.v + row * held.v_row + (j * groups + group) * values_width);
         }
       }
       for (const int64_t other : path) {
@@ -366,7 +413,7 @@ class Run {
       }
       scores.resize(keys.size());
       for (int64_t head = group * each; head < (group + 1) * each; ++head)
-        table_.attend(width, scale, of(op.operands[1], node) + head * op.operands[1].strides[0], keys.data(),
+        table_.attend(s, of(op.operands[1], node) + head * op.operands[1].strides[0], keys.data(),
                       values.data(), static_cast<int64_t>(keys.size()), scores.data(),
                       of(op.operands[0], node) + head * op.operands[0].strides[0]);
     });
@@ -374,16 +421,15 @@ class Run {
 
   void keep_keys(const Operation& op) {
     const KeyValues& memory = call_.key_values[op.ints[0]];
-    const int64_t groups = op.ints[1], width = op.ints[2];
+    const int64_t groups = op.ints[1];
+    const auto copy = [&](float* out, const View& view, int64_t width, int64_t node) {
+      out += nodes_.columns[node] * groups * width;
+      for (int64_t group = 0; group < groups; ++group)
+        std::memcpy(out + group * width, of(view, node) + group * view.strides[0], width * sizeof(float));
+    };
     for (int64_t node = 0; node < nodes_.count; ++node) {
-      const int64_t to = nodes_.rows[node] * memory.new_row + nodes_.columns[node] * groups * width;
-      for (int64_t group = 0; group < groups; ++group) {
-        const auto copy = [&](float* out, const View& view) {
-          std::memcpy(out + to + group * width, of(view, node) + group * view.strides[0], width * sizeof(float));
-        };
-        copy(memory.new_k, op.operands[2]);
-        copy(memory.new_v, op.operands[3]);
-      }
+      copy(memory.new_k + nodes_.rows[node] * memory.new_k_row, op.operands[2], op.ints[2], node);
+      copy(memory.new_v + nodes_.rows[node] * memory.new_v_row, op.operands[3], op.ints[5], node);
     }
   }
 

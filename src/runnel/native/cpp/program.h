@@ -16,6 +16,7 @@ namespace runnel {
 
 enum class Kind {
   map, reduce, normalise, product, small_product, conv, shift, diagonal, selective, outer, delta, dplr, attend, loop,
+  complex_diagonal, lti, log_linear, best, put,
 };
 
 // Where the numbers of an operand are, for one node.
@@ -42,13 +43,13 @@ struct Matrix {
 };
 
 // Keys and values held by the rows of a batch, and where those of the new nodes go: column c of a row is written at
-// new_k + row * new_row + c * new_token. Strides in numbers.
+// new_k + row * new_k_row + c * (numbers of a token). Strides in numbers.
 struct KeyValues {
   const float *k, *v;
   const int64_t* positions;
-  int64_t held, row, position_row;
+  int64_t held, k_row, v_row, position_row;
   float *new_k, *new_v;
-  int64_t new_row;
+  int64_t new_k_row, new_v_row;
 };
 
 // The tokens of one call. parents: the node before each, kFromState or kFromZero.
