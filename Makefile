@@ -1,12 +1,13 @@
 # make demo   train a model on real text, let it write, and see that its recurrent form is the same function
 # make test   the tests (under ten minutes on two cores)
+# make bench  the native engine beside transformers, llama.cpp and mambapy, where they are installed (an hour)
 # Both make .venv and install the package first; nothing else is needed.
 
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test test-all check clean
+.PHONY: demo test test-all check sanitize bench clean
 
 demo: $(STAMP)
 	$(BIN)/runnel demo
@@ -23,6 +24,24 @@ check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# The tests of the kernels once more, by a build that finds bad addresses and undefined behaviour.
+SANITIZED := build/sanitized
+sanitize: $(STAMP)
+	$(BIN)/pip install -q -c constraints.txt nanobind
+	cmake -S src/runnel/native/cpp -B $(SANITIZED) -DRUNNEL_SANITIZE=ON -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python
+	cmake --build $(SANITIZED)
+	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)" \
+	ASAN_OPTIONS=detect_leaks=0 RUNNEL_NATIVE=$$(ls $(SANITIZED)/_kernels*.so) OMP_NUM_THREADS=1 \
+	$(BIN)/python -m pytest -q tests/native -m "not thorough" --ignore tests/native/test_left_out.py
+
+RESULTS := results
+bench: $(STAMP)
+	for shape in mamba-130m llama-135m; do $(BIN)/python benchmarks/decode.py --shape $$shape --json $(RESULTS)/$$shape.json; done
+	$(BIN)/python benchmarks/train.py --json $(RESULTS)/train.json
+	$(BIN)/python benchmarks/train.py --lengths 8192 --mixers attention,mamba --memory --json $(RESULTS)/memory.json
+	$(BIN)/python benchmarks/length.py --json $(RESULTS)/length.json --plot docs/results/length.png
+	$(BIN)/python benchmarks/report.py $(RESULTS)/*.json > docs/results/native.md
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

@@ -164,6 +164,8 @@ class Lineage:
     @cached_property
     def positions(self) -> Int[Tensor, "B T"]:
         """How many tokens precede this one in its document. Arbitrary (but in range) at padding."""
+        if self.is_plain and self.length == 1:
+            return self.start[:, None]
         if self.is_plain:
             return self.start[:, None] + torch.arange(self.length, device=self.start.device)
         if self.is_tree:

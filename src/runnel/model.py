@@ -407,7 +407,7 @@ def _check_tokens(tokens: Tensor, vocab_size: int) -> None:
             "tokens must be (B, T) int64 with at least one row and one column; "
             f"got {tuple(tokens.shape)} {tokens.dtype}"
         )
-    low, high = tokens.aminmax()
+    low, high = (int(tokens),) * 2 if tokens.numel() == 1 else [int(x) for x in tokens.aminmax()]
     if low < 0 or high >= vocab_size:
         row, column = ((tokens < 0) | (tokens >= vocab_size)).nonzero()[0].tolist()
         found = int(tokens[row, column])

@@ -107,13 +107,15 @@ class PendingState:
             return self.base
         lengths = self.base.lengths
         nodes = torch.tensor([[*path, *[0] * (longest - len(path))] for path in paths], device=lengths.device)
-        taken = torch.tensor([len(path) for path in paths], device=lengths.device)
-        valid = torch.arange(longest, device=lengths.device) < taken[:, None]
-        columns = torch.where(valid, self.columns[nodes], 0)
-        uniform = bool(valid.all())
-        lineage = Lineage.sequence(len(paths), longest, lengths.device) if uniform else Lineage.padded(valid)
-        lineage = lineage.at(lengths)
-        return self.base._with(map_memory(lambda p: p.commit(columns, lineage), self.layers), lengths + taken)
+        columns = self.columns[nodes]
+        if all(len(path) == longest for path in paths):
+            lineage, after = Lineage(lengths, longest), lengths + longest
+        else:
+            taken = torch.tensor([len(path) for path in paths], device=lengths.device)
+            valid = torch.arange(longest, device=lengths.device) < taken[:, None]
+            columns = torch.where(valid, columns, 0)
+            lineage, after = Lineage.padded(valid).at(lengths), lengths + taken
+        return self.base._with(map_memory(lambda p: p.commit(columns, lineage), self.layers), after)
 
 
 @dataclass(frozen=True, eq=False)

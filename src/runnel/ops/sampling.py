@@ -17,6 +17,8 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
+from runnel import native
+
 
 def uniform(
     seeds: Sequence[int], positions: Sequence[int], outcomes: int, stream: int = 0
@@ -27,6 +29,14 @@ def uniform(
     seeds and positions in [0, 2^63), stream in [0, 2^128). The generator is Philox, counter-based, keyed by the pair
     ("Parallel random numbers: as easy as 1, 2, 3", 2011).
     """
+    return (
+        native.uniform(seeds, positions, outcomes, stream)
+        if native.available()
+        else _uniform(seeds, positions, outcomes, stream)
+    )
+
+
+def _uniform(seeds: Sequence[int], positions: Sequence[int], outcomes: int, stream: int) -> Tensor:
     keys = [np.array(pair, dtype=np.uint64) for pair in zip(seeds, positions, strict=True)]
     begin = np.array([0, 0, stream >> 64, stream % 2**64], dtype=np.uint64)
     raw = np.stack([np.random.Philox(key=key, counter=begin).random_raw(outcomes) for key in keys])

@@ -21,7 +21,7 @@ KINDS = (
 MAPS = (
     "copy", "neg", "exp", "expm1", "log", "log1p", "sin", "cos", "erf", "floor", "sqrt", "rsqrt", "reciprocal", "abs",
     "relu", "sigmoid", "silu", "softplus", "log_sigmoid", "tanh", "elu", "gelu", "gelu_tanh", "square", "cube",
-    "affine", "divide_by", "divide_into", "clamp",
+    "affine", "divide_by", "divide_into", "clamp", "power",
     "add", "mul", "div", "maximum", "minimum", "equal", "less", "less_equal", "addcmul", "lerp", "where",
     "take",
 )  # fmt: skip

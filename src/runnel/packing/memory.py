@@ -7,7 +7,7 @@ it can see. Who continues the newest of its states writes into the same buffer; 
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -58,6 +58,10 @@ class _Buffer:
         self.k, self.v = torch.empty(*sizes, attends.width), torch.empty(*sizes, attends.values)
         self.positions = torch.empty(batch, capacity, dtype=torch.long)
         self.capacity, self.used = capacity, 0
+        self.rows = self.k.stride(1), self.v.stride(1)
+        self.tokens = FLOAT * self.k.stride(2), FLOAT * self.v.stride(2)  # bytes
+        first, apart = (self.k.data_ptr(), self.v.data_ptr()), (FLOAT * self.k.stride(0), FLOAT * self.v.stride(0))
+        self.members = [[at + n * size for at, size in zip(first, apart, strict=True)] for n in range(sizes[0])]
         self._lock = threading.Lock()
 
     def claim(self, end: int, count: int) -> bool:
@@ -80,18 +84,13 @@ class Stretch:
 
     def columns(self, new: int) -> list[Columns]:
         """For the kernels, new tokens being written from column `new` on."""
-        ends, held = (self.buffer.k, self.buffer.v), self.end - self.start
-        member_bytes, row, token_bytes = zip(
-            *[(FLOAT * x.stride(0), x.stride(1), FLOAT * x.stride(2)) for x in ends], strict=True
-        )
-        (k, v), position = [x.data_ptr() for x in ends], self.buffer.positions.data_ptr() + 8 * self.start
-        (k_old, v_old), (k_new, v_new) = [[at * size for size in token_bytes] for at in (self.start, new)]
-        found = []
-        for _ in self.attends.members:
-            old, fresh = (k + k_old, v + v_old), (k + k_new, v + v_new)
-            found.append((*old, position, held, *row, self.buffer.capacity, *fresh, *row))
-            k, v = k + member_bytes[0], v + member_bytes[1]
-        return found
+        buffer, held, (k_token, v_token) = self.buffer, self.end - self.start, self.buffer.tokens
+        position, rows = buffer.positions.data_ptr() + 8 * self.start, buffer.rows
+        k_old, v_old, k_new, v_new = self.start * k_token, self.start * v_token, new * k_token, new * v_token
+        return [
+            (k + k_old, v + v_old, position, held, *rows, buffer.capacity, k + k_new, v + v_new, *rows)
+            for k, v in buffer.members
+        ]
 
     def key_values(self) -> list[KeyValues]:
         """As a state holds them."""
@@ -186,15 +185,12 @@ class Form:
             shapes = [leaf.shape[1:] for leaf in self.leaves if isinstance(leaf, Tensor)]
             examples = self._examples[batch] = [torch.empty(batch, *shape, device="meta") for shape in shapes]
         plain, grown = iter(_unflatten_dense_tensors(flat, examples)), iter(key_values)
-        made = []
-        for memory in self.zero:
-            if hasattr(memory, "_fields") and not isinstance(memory, KeyValues) and _flat(memory):
-                made.append(type(memory)(*[next(plain) for _ in memory]))
-            else:
-                kinds = leaves_of(memory)
-                leaves = [next(plain) if isinstance(leaf, Tensor) else next(grown) for leaf in kinds]
-                made.append(with_leaves(memory, leaves))
-        return made
+        return [make(plain, grown) for make in self._makers]
+
+    @cached_property
+    def _makers(self) -> list[Callable[[Iterator[Tensor], Iterator[KeyValues]], Memory]]:
+        """For each layer what takes its memory from all plain leaves and all keys and values."""
+        return [_maker(memory) for memory in self.zero]
 
     def appended(self, held: Held, fresh: Sequence[tuple[Tensor, Tensor]], lineage: Lineage) -> list[KeyValues]:
         """Keys and values after any chain; fresh: those of the call, (B, T, G, K), by the number of the memory."""
@@ -206,5 +202,13 @@ class Form:
         return [made[member] for member in sorted(made)]
 
 
-def _flat(memory: Memory) -> bool:
-    return all(isinstance(child, Tensor) for child in memory)
+def _maker(memory: Memory) -> Callable[[Iterator[Tensor], Iterator[KeyValues]], Memory]:
+    if (
+        hasattr(memory, "_make")
+        and not isinstance(memory, KeyValues)
+        and all(isinstance(child, Tensor | KeyValues) for child in memory)
+    ):
+        kind, plainly = type(memory), [isinstance(child, Tensor) for child in memory]
+        return lambda plain, grown: kind._make([next(plain if own else grown) for own in plainly])
+    plainly = [isinstance(leaf, Tensor) for leaf in leaves_of(memory)]
+    return lambda plain, grown: with_leaves(memory, [next(plain if own else grown) for own in plainly])

@@ -28,8 +28,6 @@ from runnel.types import Elements
 
 CHUNK = 256
 """Most tokens of one native call: their vectors should stay in cache."""
-NOTHING = Held([], None, [])
-"""What a segment without layers remembers."""
 
 
 class PackedModel:
@@ -105,13 +103,15 @@ class PackedModel:
             raise ValueError("a draft tree has no next state: use model.verify(state, tree)")
         batch, length = inputs.shape[:2]
         state = self.init_state(batch) if state is None else state
-        lineage = Lineage.sequence(batch, length) if lineage is None else lineage
         if state.batch_size != batch:
             raise ValueError(f"state must have the {batch} rows of the input; got {state.batch_size}")
-        if (lineage.batch_size, lineage.length) != (batch, length):
+        if lineage is None:
+            lineage = Lineage(state.lengths, length)
+        elif (lineage.batch_size, lineage.length) == (batch, length):
+            lineage = lineage.at(state.lengths)
+        else:
             found = (lineage.batch_size, lineage.length)
             raise ValueError(f"lineage must be ({batch}, {length}), as the input; got {found}")
-        lineage = lineage.at(state.lengths)
         step = max(1, CHUNK // batch)
         if not lineage.is_plain or length <= step:
             return *self._piece(inputs, state, lineage), lineage
@@ -173,7 +173,7 @@ class PackedModel:
 
         def advance(memories: Memory, lineage: Lineage, where: Tensor, columns: Tensor) -> Memory:
             chain = nodes_of_chain(lineage)
-            place = where[chain.rows, chain.columns]
+            place = where.flatten() if lineage.is_plain else where[chain.rows, chain.columns]
             made, held = [], {}
             for (part, own), kept in zip(self._own(memories), left, strict=True):
                 if isinstance(part, Segment):
@@ -183,9 +183,11 @@ class PackedModel:
                     made.append(map_memory(lambda p: p.commit(columns, lineage), kept))
             return _memories(made, held)
 
-        node_of = torch.zeros(nodes.batch_size, nodes.length, dtype=torch.long)
-        node_of[nodes.rows, nodes.columns] = torch.arange(nodes.count)
         columns = torch.arange(nodes.length).expand(nodes.batch_size, -1)
+        node_of = columns
+        if nodes.batch_size > 1:
+            node_of = torch.zeros(nodes.batch_size, nodes.length, dtype=torch.long)
+            node_of[nodes.rows, nodes.columns] = torch.arange(nodes.count)
         return x, Pending(advance, state.layers, (node_of, columns))
 
     def _own(self, memories: Memory) -> list[tuple[Segment | TorchLayer, Any]]:
@@ -214,9 +216,7 @@ class PackedModel:
             return self.head(hidden, positions) if self.head.positional else self.head(hidden)
         if hidden.shape[0] == 0:
             return hidden.new_zeros(0, self.head.width)
-        zeros = torch.zeros(hidden.shape[0], dtype=torch.long)
-        nodes = Nodes(zeros, zeros, zeros, zeros, batch_size=1, length=1)
-        return self.head.run(hidden, NOTHING, nodes)[0]
+        return self.head.of_each(hidden)
 
     def _padded(self, x: Tensor, nodes: Nodes) -> Tensor:
         """(N, D) -> (B, T, D), zero where there is no node."""

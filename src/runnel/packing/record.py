@@ -207,7 +207,8 @@ class _Recorder(TorchDispatchMode):
             if size != 1 and stride != count:
                 return operand
             count *= size
-        return Slot(operand.index, False) if count == self.record.leaves[operand.index].numel() else operand
+        leaf = self.record.leaves[operand.index]
+        return Slot(operand.index, False) if isinstance(leaf, Tensor) and count == leaf.numel() else operand
 
     def finish(self, y: Tensor, after: list[Any]) -> Record:
         self.record.output = self._place(y)

@@ -60,30 +60,39 @@ def nodes_of_chain(lineage: Lineage) -> Nodes:
     return Nodes(rows, parents, lineage.positions[rows, columns], columns, batch, length, lineage)
 
 
+MOST_KEPT = 64
+"""Nodes of the chains that are made once."""
 _chains: dict[tuple[int, int], tuple[Tensor, Tensor, Tensor]] = {}
 
 
 def _plain(batch: int, length: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Rows, parents and columns of plain sequences; those of single tokens are made once."""
-    if length > 1 or (batch, length) not in _chains:
+    """Rows, parents and columns of plain sequences; those of short ones are made once."""
+    made = _chains.get((batch, length))
+    if made is None:
         columns = torch.arange(length).repeat(batch)
         rows = torch.arange(batch).repeat_interleave(length)
-        parents = torch.where(columns == 0, FROM_STATE, torch.arange(batch * length) - 1)
-        if length > 1:
-            return rows, parents, columns
-        _chains[batch, length] = rows, parents, columns
-    return _chains[batch, length]
+        made = rows, torch.where(columns == 0, FROM_STATE, torch.arange(batch * length) - 1), columns
+        if batch * length <= MOST_KEPT:
+            _chains[batch, length] = made
+    return made
 
 
 class _Arena(threading.local):
     """Room for the vectors of one call, kept from call to call by each thread."""
 
     room = torch.empty(0)
+    zeros = torch.zeros(0, dtype=torch.long)
 
     def take(self, numbers: int) -> Tensor:
         if self.room.numel() < numbers:
             self.room = torch.empty(numbers)
         return self.room
+
+    def no_nodes(self, count: int) -> list[int]:
+        """The addresses of rows, parents, positions and columns that are all zero."""
+        if self.zeros.numel() < count:
+            self.zeros = torch.zeros(count, dtype=torch.long)
+        return [self.zeros.data_ptr()] * 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,6 +121,16 @@ class Segment:
     @cached_property
     def width(self) -> int:
         return self.spec.sizes[self.spec.output]
+
+    def of_each(self, x: Float32[Tensor, "N D"]) -> Tensor:
+        """The outputs of vectors that have nothing to do with each other; for a segment without memories."""
+        count = x.shape[0]
+        arena, y = self.arena.take(count * self.spec.totals[0]), torch.empty(count, self.width)
+        self.program.run(
+            count, 1, self.arena.no_nodes(count), [], [], [], arena.data_ptr(), x.data_ptr(), y.data_ptr(),
+            torch.get_num_threads(),
+        )  # fmt: skip
+        return y
 
     def run(self, x: Float32[Tensor, "N D"], held: Held, nodes: Nodes) -> tuple[Tensor, list[Memory], Held]:
         """The outputs of a chain, and the memories of the segment's layers after it."""

@@ -200,6 +200,8 @@ class _Translation:
             if min(pads) < 0:
                 raise Unsupported("padding that cuts")
             self.builder.map("copy", View(out.space, out.index, offset, tuple(sizes), out.strides), [source])
+        elif name == "logaddexp":
+            self._log_add_exp(self.out(step.outputs[0]), self.view(a["self"]), self.view(a["other"]))
         elif name == "full_like":
             self.builder.map("copy", self.out(step.outputs[0]), [self.view(a["fill_value"])])
         elif name == "topk":
@@ -227,6 +229,15 @@ class _Translation:
         places = replace(places, sizes=(*places.sizes, *(1,) * after), strides=(*places.strides, *(0,) * after))
         source = replace(x, sizes=out.sizes, strides=(*x.strides[:d], 0, *x.strides[d + 1 :]))
         self.builder.map("take", out, [source, places], [float(x.strides[d])])
+
+    def _log_add_exp(self, out: View, x: View, y: View) -> None:
+        """max(x, y) + softplus(-|x - y|)"""
+        apart, larger = self.builder.fresh(out.sizes), self.builder.fresh(out.sizes)
+        self.builder.map("add", apart, [x, y], [-1.0])
+        for name in ("abs", "neg", "softplus"):
+            self.builder.map(name, apart, [apart])
+        self.builder.map("maximum", larger, [x, y])
+        self.builder.map("add", out, [larger, apart], [1.0])
 
     def _best(self, step: Step) -> None:
         """The largest along the last axis, and their places."""
@@ -268,7 +279,8 @@ class _Translation:
         name, a = step.name.split(".")[0], step.arguments
         if name in ("sum", "mean", "amax", "linalg_vector_norm"):
             if name == "linalg_vector_norm" and a.get("ord", 2) != 2:
-                raise Unsupported(f"a norm of order {a['ord']}")
+                self._norm(self.out(step.outputs[0]), self.view(a["self"]), float(a["ord"]), a.get("dim"))
+                return True
             code = {"amax": "largest", "linalg_vector_norm": "norm"}.get(name, name)
             self._reduce(code, self.out(step.outputs[0]), self.view(a["self"]), a.get("dim"))
         elif name == "_softmax":
@@ -305,6 +317,16 @@ class _Translation:
         ]
         self.builder.operations.append(Operation("reduce", views, REDUCTIONS.index(code), [count, stride]))
         return None
+
+    def _norm(self, out: View, x: View, order: float, dims: Any) -> None:
+        if not 0 < order < math.inf:
+            raise Unsupported(f"a norm of order {order}")
+        powers = self.builder.fresh(x.sizes)
+        self.builder.map("abs", powers, [x])
+        self.builder.map("power", powers, [powers], [order])
+        total = self.builder.fresh(out.sizes)
+        self._reduce("sum", total, powers, dims)
+        self.builder.map("power", out, [total], [1 / order])
 
     def _softmax(self, out: View, x: View, dim: int) -> None:
         kept = tuple(1 if d == dim % len(x.sizes) else size for d, size in enumerate(x.sizes))
@@ -566,8 +588,8 @@ def _maps(name: str, a: dict[str, Any]) -> tuple[str, list[Any], list[float]] | 
         return ("affine", one, [a["other"], 0.0]) if _is_number(a["other"]) else ("mul", [*one, a["other"]], [])
     if name == "div" and a.get("rounding_mode") is None:
         return ("divide_by", one, [a["other"]]) if _is_number(a["other"]) else ("div", [*one, a["other"]], [])
-    if name == "pow" and _is_number(a["exponent"]) and a["exponent"] in POWERS:
-        return POWERS[a["exponent"]], one, []
+    if name == "pow" and "exponent" in a and _is_number(a["exponent"]) and not _is_number(a["self"]):
+        return (POWERS[a["exponent"]], one, []) if a["exponent"] in POWERS else ("power", one, [a["exponent"]])
     if name == "softplus" and a.get("beta", 1) == 1:
         return "softplus", one, []
     if name == "log_sigmoid_forward":

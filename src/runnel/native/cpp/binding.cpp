@@ -5,6 +5,7 @@
 #include <nanobind/stl/vector.h>
 
 #include "kernels.h"
+#include "noise.h"
 #include "packed.h"
 #include "pool.h"
 #include "program.h"
@@ -154,6 +155,11 @@ NB_MODULE(_kernels, m) {
   m.def("chosen", [] { return std::string(runnel::kernels().name); });
   m.def("use", [](const std::string& name) { return runnel::use(name.c_str()); }, "name"_a);
   m.def("to_bf16", &to_bf16, "x"_a, "out"_a, "count"_a, "threads"_a, nb::call_guard<nb::gil_scoped_release>());
+
+  m.def("uniform", [](const std::vector<uint64_t>& seeds, const std::vector<uint64_t>& positions, uint64_t high,
+                      uint64_t low, int64_t outcomes, uintptr_t out) {
+    runnel::uniform(seeds, positions, high, low, outcomes, at<double>(out));
+  }, "seeds"_a, "positions"_a, "high"_a, "low"_a, "outcomes"_a, "out"_a);
 
   nb::class_<Layout>(m, "Layout")
       .def("__init__", [](Layout* self, int kind, int64_t outputs, int64_t inputs, int64_t group) {

@@ -71,6 +71,13 @@ void map_row(int code, const MapRow& m) {
     case Map::divide_by: return each(m, [&](auto x) { return x(0) / s; });
     case Map::divide_into: return each(m, [&](auto x) { return s / x(0); });
     case Map::clamp: return each(m, [&](auto x) { return smaller(larger(x(0), splat(s)), splat(t)); });
+    case Map::power:
+      return each(m, [&](auto x) {
+        float lanes[kLanes];
+        store(lanes, x(0));
+        for (float& lane : lanes) lane = __builtin_powf(lane, s);
+        return load(lanes);
+      });
     case Map::add: return each(m, [&](auto x) { return x(0) + s * x(1); });
     case Map::mul: return each(m, [&](auto x) { return x(0) * x(1); });
     case Map::div: return each(m, [&](auto x) { return x(0) / x(1); });

@@ -28,7 +28,7 @@ struct Product {
 // What is done number by number. Order as in `runnel/native/program.py`.
 enum class Map {
   copy, neg, exp, expm1, log, log1p, sin, cos, erf, floor, sqrt, rsqrt, reciprocal, abs, relu, sigmoid, silu, softplus,
-  log_sigmoid, tanh, elu, gelu, gelu_tanh, square, cube, affine, divide_by, divide_into, clamp,  // of one number
+  log_sigmoid, tanh, elu, gelu, gelu_tanh, square, cube, affine, divide_by, divide_into, clamp, power,  // of one number
   add, mul, div, maximum, minimum, equal, less, less_equal,                                      // of two
   addcmul, lerp, where,                                                                          // of three
   take,  // out[i] = in[0][in[1][i] * scalars[0]]: numbers by their places
