@@ -93,7 +93,11 @@ class Loop:
         own = self.model.own_state(state)
         for walk, count in zip(walks, before, strict=True):
             self._report(walk, walk.row.tokens[count:], own)
-        self._count(rows, forest, walks, propose_seconds, verified - drafted)
+        if self.drafter is not None:
+            indices = [row.index for row in rows]
+            took = propose_seconds, verified - drafted, verified - started
+            self.policy.observe(Round(indices, forest, walks, *took))
+        self._count(rows, forest, walks)
         if self.drafter is not None:
             self.draft_seconds += drafted - started + time.perf_counter() - verified
         return state
@@ -104,6 +108,8 @@ class Loop:
             return [], 0.0
         indices = [row.index for row in rows]
         budgets = self.policy.budgets(indices, [row.limit - len(row.tokens) - 1 for row in rows])
+        if not any(budgets):
+            return [], 0.0
         started = time.perf_counter()
         drafts = self.drafter.propose_all([row.memory for row in rows], budgets)
         seconds = time.perf_counter() - started
@@ -127,12 +133,7 @@ class Loop:
         if self.on_tokens is not None:
             self.on_tokens(walk.row.index, tokens)
 
-    def _count(
-        self, rows: Sequence[Row], forest: Forest, walks: Sequence[Walk], draft_seconds: float, verify_seconds: float
-    ) -> None:
+    def _count(self, rows: Sequence[Row], forest: Forest, walks: Sequence[Walk]) -> None:
         self.target_calls += 1
         self.drafted += len(forest.tokens) - len(rows)
         self.accepted += sum(len(walk.path) - 1 for walk in walks)
-        if self.drafter is not None:
-            indices = [row.index for row in rows]
-            self.policy.observe(Round(indices, forest, walks, draft_seconds, verify_seconds))

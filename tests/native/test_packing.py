@@ -3,7 +3,10 @@
 Every mixer that the folder holds is tested, in every variant that its page declares: nothing here names one.
 """
 
+import os
 import random
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -254,6 +257,26 @@ def test_two_models_in_two_threads():
     for thread in threads:
         thread.join()
     assert wrong == []
+
+
+FORKS = """
+import os, torch, runnel
+torch.set_num_threads(1)
+torch.get_num_threads = lambda: 2  # the engine's; a child in which PyTorch itself has several may hang in its OpenMP
+packed = runnel.pack(runnel.build("(mamba2, attention)", vocab_size=11, d_model=128, seed=0), "f32")
+x = torch.zeros(1, 40, dtype=torch.long)
+expected = packed(x)[0]
+child = os.fork()
+if child == 0:
+    os._exit(0 if torch.equal(packed(x)[0], expected) else 1)
+print(os.waitpid(child, 0)[1])
+"""
+
+
+def test_a_forked_child():
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-W", "ignore", "-c", FORKS]
+    assert subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100).stdout == "0\n"
 
 
 def test_a_layer_without_a_native_form_runs_in_pytorch():

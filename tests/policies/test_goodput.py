@@ -36,7 +36,7 @@ class Likely:
             walk.path.append(node)
         guesses = len(draft.tokens)
         verify = PLAIN + (0.1 + PER_GUESS * guesses if guesses else 0.0)
-        self.policy.observe(Round([0], forest, [walk], drafted, verify))
+        self.policy.observe(Round([0], forest, [walk], drafted, verify, drafted + verify))
         self.seconds += drafted + verify
         self.tokens += len(walk.path)
         self.drafted.append(guesses)

@@ -18,6 +18,7 @@ class Round(NamedTuple):
     """What a round of the loop was. rows: the index of each row in it. forest: what was verified. walks: one per row.
 
     draft_seconds, verify_seconds: wall time of proposing, and of the call of the model with acceptance and commit.
+    seconds: of both together, with what the policy itself took.
     """
 
     rows: Sequence[int]
@@ -25,6 +26,7 @@ class Round(NamedTuple):
     walks: Sequence[Walk]
     draft_seconds: float
     verify_seconds: float
+    seconds: float
 
 
 class LengthPolicy(ABC):

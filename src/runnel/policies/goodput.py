@@ -9,7 +9,8 @@ Paper: "Optimizing Speculative Decoding for Serving Large Language Models Using 
 
 The chances are counted by how far the drafter trusts its guess, by depth and by rank; the seconds of a call are a line
 in the number of tokens, fitted as they come, and one number for a plain call. When drafting has cost more time than it
-saved, the drafter rests, twice as long each time, so that one that does not pay costs little.
+saved, the drafter rests, twice as long each time, so that one that does not pay costs little; but not longer than that
+takes, for texts change.
 
 Deviates: the paper chooses one length for all requests from an offline profile. Here the profile is measured on the way
 and the choice is made node by node, after drafting where drafts are cheap (3) and before it where they are dear (4).
@@ -31,8 +32,8 @@ CHEAP = 0.05
 LONGEST = 16
 LEAST = 0.02
 """A guess that is right less often is not looked at."""
-LONGEST_REST, CHEAP_REST = 256, 4
-"""Rounds that a drafter rests at most, when it is dear and when it is cheap."""
+LONGEST_REST, BEARABLE = 256, 0.01
+"""Rounds that a drafter rests at most; and no more than make what it loses this part of the time of all rounds."""
 PLAIN_ROUNDS = frozenset(4**power for power in range(12))
 """Rounds that draft nothing, so that what a plain call costs is known: the first, the fourth, the sixteenth, ..."""
 
@@ -102,7 +103,7 @@ class Goodput(LengthPolicy):
         if self.asked:
             self.drafting.note(guesses / count, round.draft_seconds)
             self.draft_seconds.note(round.draft_seconds)
-            self._settle(count, written, round.draft_seconds + round.verify_seconds)
+            self._settle(count, written, round.seconds)
 
     def _count(self, trust: int, round: Round, path: Sequence[int], done: bool) -> None:
         """What became of the guesses below the accepted nodes; where a row ended, nothing is known of the last ones."""
@@ -119,11 +120,12 @@ class Goodput(LengthPolicy):
         self.spent.note(seconds)
         if self.gained.weight < 4:
             return
-        if self.spent.total <= self.gained.total * self.costs.seconds(count, 0):
+        lost = self.spent.total / (self.gained.total * self.costs.seconds(count, 0)) - 1
+        if lost <= 0:
             self.rest = 1
         else:
             self.resting = self.rest
-            self.rest = min(2 * self.rest, CHEAP_REST if self._cheap(count) else LONGEST_REST)
+            self.rest = min(2 * self.rest, LONGEST_REST, 1 + int(lost / BEARABLE))
 
     def _cheap(self, rows: int) -> bool:
         """Drafting costs so little that it is not worth a decision."""
