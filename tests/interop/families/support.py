@@ -46,7 +46,7 @@ def pair(kind: str, settings: str, case: str, dtype: torch.dtype = torch.float32
     transformers.utils.logging.disable_progress_bar()
     config = getattr(transformers, kind)(**eval(settings))
     torch.manual_seed(0)
-    theirs = transformers.AutoModelForCausalLM.from_config(config).eval()
+    theirs = transformers.AutoModelForCausalLM.from_config(config, experts_implementation="eager").eval()
     theirs.generation_config.eos_token_id = theirs.generation_config.pad_token_id = None
     with torch.no_grad():
         for parameter in theirs.parameters():  # initial values are too small or too regular to tell parts apart
