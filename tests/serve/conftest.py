@@ -1,5 +1,6 @@
 """A small model behind a real server at a loopback address, started and stopped by the test that asks for it."""
 
+import tempfile
 import threading
 import time
 from contextlib import contextmanager
@@ -28,12 +29,17 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def serving(settings: Settings):
+def serving(run: Path, **options):
     """A client of a server with these settings, at a port that is free."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield from _serving(Settings(run, **{"states": Path(folder), **options}))
+
+
+def _serving(settings: Settings):
     app = app_of(settings)
     config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning", access_log=False)
     found: list[str] = []
-    server = Draining(config, app.state.engine, found.append)
+    server = Draining(config, app.state.service.engine, found.append)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     try:
@@ -43,7 +49,7 @@ def serving(settings: Settings):
             assert time.monotonic() < end, "the server did not start in time"
             time.sleep(0.01)
         with httpx.Client(base_url=found[0], timeout=60) as client:
-            client.engine = app.state.engine
+            client.engine, client.service = app.state.service.engine, app.state.service
             yield client
     finally:
         server.handle_exit(15, None)
@@ -53,7 +59,7 @@ def serving(settings: Settings):
 
 @pytest.fixture(scope="module")
 def client(run):
-    with serving(Settings(run)) as found:
+    with serving(run) as found:
         yield found
 
 

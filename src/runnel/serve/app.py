@@ -16,16 +16,16 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import Field
 
+from runnel.serve import documents
 from runnel.serve.answering import Call, unless_gone
 from runnel.serve.door import Door
-from runnel.serve.engine import Engine
 from runnel.serve.errors import Refused, add_handlers
 from runnel.serve.jobs import Job, Read
 from runnel.serve.keys import Keys
-from runnel.serve.metrics import Metrics
 from runnel.serve.plan import prompts_of
 from runnel.serve.readings import Averaged
 from runnel.serve.served import Served
+from runnel.serve.service import Service
 from runnel.serve.wire import Asked, ChatRequest, CompletionRequest, Text, Tokens
 from runnel.serve.writing import answer, chat_of, completion_of
 
@@ -57,53 +57,47 @@ class DetokenizeRequest(Asked):
     model: str | None = None
 
 
-def create_app(
-    served: Served, engine: Engine, metrics: Metrics, keys: Keys | None = None, most_body: int = MOST_BODY
-) -> FastAPI:
-    """The application of a server. Its engine runs as long as it does."""
+def create_app(service: Service, keys: Keys | None = None, most_body: int = MOST_BODY) -> FastAPI:
+    """The application of a server. The engine of the service runs as long as it does."""
 
     @asynccontextmanager
     async def running(app: FastAPI) -> AsyncIterator[None]:
-        engine.start()
+        service.engine.start()
         yield
-        engine.drain()
-        await run_in_threadpool(engine.stop)
+        service.engine.drain()
+        await run_in_threadpool(service.close)
 
     app = FastAPI(title="Runnel", lifespan=running, docs_url=None, redoc_url=None)
-    app.add_middleware(Door, keys=keys or Keys(), metrics=metrics, most=most_body)
+    app.add_middleware(Door, keys=keys or Keys(), metrics=service.metrics, most=most_body)
     add_handlers(app)
-    _add_writing(app, served, engine)
-    _add_reading(app, served, engine)
-    _add_watching(app, served, engine, metrics)
+    _add_writing(app, service)
+    _add_reading(app, service)
+    documents.add_routes(app, service)
+    _add_watching(app, service)
     return app
 
 
-def _check_model(served: Served, name: str | None) -> None:
-    if name not in (None, served.name):
-        raise Refused(404, f"the model here is {served.name}; got {name[:100]!r}", code="model_not_found")
-
-
-def _add_writing(app: FastAPI, served: Served, engine: Engine) -> None:
+def _add_writing(app: FastAPI, service: Service) -> None:
     @app.post("/v1/completions", response_model=None)
     async def completions(asked: CompletionRequest, request: Request) -> Response:
-        _check_model(served, asked.model)
-        return await answer(request, served, engine, completion_of, asked)
+        return await answer(request, service, completion_of, asked)
 
     @app.post("/v1/chat/completions", response_model=None)
     async def chat(asked: ChatRequest, request: Request) -> Response:
-        _check_model(served, asked.model)
-        return await answer(request, served, engine, chat_of, asked)
+        return await answer(request, service, chat_of, asked)
 
 
-def _add_reading(app: FastAPI, served: Served, engine: Engine) -> None:
+def _add_reading(app: FastAPI, service: Service) -> None:
+    served = service.served
+
     @app.post("/v1/embeddings", response_model=None)
     async def embeddings(asked: EmbeddingRequest, request: Request) -> Response:
-        _check_model(served, asked.model)
+        service.check_model(asked.model)
         width = served.model.config.d_model
         if asked.dimensions not in (None, width):
             raise ValueError(f"dimensions must be {width}, the width of the model; got {asked.dimensions}")
         prompts = await run_in_threadpool(prompts_of, served, asked.input)
-        vectors = await _embedded(request, served, engine, prompts, asked.user or "")
+        vectors = await _embedded(request, service, prompts, asked.user or "")
         as_text = asked.encoding_format == "base64"
         data = [
             {"object": "embedding", "index": index, "embedding": _encoded(vector) if as_text else vector.tolist()}
@@ -115,24 +109,26 @@ def _add_reading(app: FastAPI, served: Served, engine: Engine) -> None:
 
     @app.post("/tokenize")
     async def tokenize(asked: TokenizeRequest) -> dict[str, Any]:
-        _check_model(served, asked.model)
+        service.check_model(asked.model)
         tokens = await run_in_threadpool(served.codec.encode, asked.text)
         return {"tokens": tokens, "count": len(tokens)}
 
     @app.post("/detokenize")
     async def detokenize(asked: DetokenizeRequest) -> dict[str, Any]:
-        _check_model(served, asked.model)
+        service.check_model(asked.model)
         return {"text": served.codec.decode(asked.tokens)}
 
 
-def _add_watching(app: FastAPI, served: Served, engine: Engine, metrics: Metrics) -> None:
+def _add_watching(app: FastAPI, service: Service) -> None:
+    served, engine = service.served, service.engine
+
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
         return {"object": "list", "data": [_described(served)]}
 
     @app.get("/v1/models/{name}")
     async def model(name: str) -> dict[str, Any]:
-        _check_model(served, name)
+        service.check_model(name)
         return _described(served)
 
     @app.get("/health")
@@ -149,7 +145,8 @@ def _add_watching(app: FastAPI, served: Served, engine: Engine, metrics: Metrics
 
     @app.get("/metrics")
     async def numbers() -> Response:
-        return Response(metrics.text(), media_type=CONTENT_TYPE_LATEST)
+        service.measure()
+        return Response(service.metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
     @app.get("/", include_in_schema=False)
     async def page() -> HTMLResponse:
@@ -174,9 +171,9 @@ def _described(served: Served) -> dict[str, Any]:
 
 
 async def _embedded(
-    request: Request, served: Served, engine: Engine, prompts: list[list[int]], user: str
+    request: Request, service: Service, prompts: list[list[int]], user: str
 ) -> list[np.ndarray[Any, Any]]:
-    call, found = Call(engine), dict[int, np.ndarray[Any, Any]]()
+    call, found = Call(service.engine), dict[int, np.ndarray[Any, Any]]()
 
     async def all_read() -> None:
         async for number, event in call:
@@ -185,8 +182,8 @@ async def _embedded(
 
     try:
         for number, prompt in enumerate(prompts):
-            reading = Averaged(prompt, served.model.init_state(1))
-            owner, deadline = f"{request.state.owner}/{user}", time.monotonic() + served.deadline
+            reading = Averaged(prompt, service.served.model.init_state(1))
+            owner, deadline = f"{request.state.owner}/{user}", time.monotonic() + service.served.deadline
             call.submit(Job(owner, reading, call.tell(number), deadline=deadline))
         await unless_gone(request, all_read())
     finally:

@@ -211,7 +211,7 @@ class Engine:
         share = max(1, room // max(1, len(own)))
         for kind in {type(job.reading) for job in own}:
             jobs = [job for job in own if type(job.reading) is kind and job.reading.left]
-            self._read_pieces(jobs, [min(share, job.reading.left, _to_checkpoint(job)) for job in jobs])
+            self._read_pieces(jobs, [min(share, job.to_stop) for job in jobs])
         for job in [job for job in own if job in self.reading and not job.reading.left]:
             self._join(job)
 
@@ -229,7 +229,7 @@ class Engine:
             return
         self.metrics.read.inc(sum(sizes))
         for job in jobs:
-            if job.keep is not None and job.reading.at % job.stride == 0:
+            if job.keep is not None and job.stops:
                 job.keep(job.reading.at, job.reading.state)
 
     def _join(self, job: Job) -> None:
@@ -291,8 +291,3 @@ class Engine:
         gone = [place for place, row in enumerate(self.batch.rows) if unwanted(row)]
         if gone:
             self.batch.leave(gone)
-
-
-def _to_checkpoint(job: Job) -> int:
-    """Tokens until the next state that is kept."""
-    return job.stride - job.reading.at % job.stride

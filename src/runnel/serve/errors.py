@@ -9,6 +9,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from runnel.serve.answering import Gone
 from runnel.serve.jobs import Busy, Late
@@ -81,6 +82,7 @@ def add_handlers(app: FastAPI) -> None:
     for kind in (Refused, Busy, Late, ValueError):
         app.add_exception_handler(kind, known)
     app.add_exception_handler(Gone, gone)
+    app.add_exception_handler(ClientDisconnect, gone)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, http)
     app.add_exception_handler(Exception, bug)

@@ -13,6 +13,14 @@ from runnel.rows import Row
 from runnel.serve.readings import Reading
 from runnel.state import Place, State
 
+OCTAVE = 16
+"""Between a length and its double about so many states of a text are kept."""
+
+
+def distance(at: int, stride: int) -> int:
+    """How far apart states are kept after `at` tokens: the stride times a power of two."""
+    return stride << max(0, (at // (OCTAVE * stride)).bit_length() - 1)
+
 
 class Read(NamedTuple):
     """The text was read."""
@@ -63,8 +71,9 @@ class Job:
     """reading: the text before what is written. rows: the texts that are written after it; none only to read.
 
     owner: whose turn it takes in the queue. tell: called in the engine's thread with every event; must not block.
-    deadline: by `time.monotonic`. keep(at, state): called every `stride` tokens of the text, for whoever reads the same
-    later. bytes: what its states may come to, at most.
+    deadline: by `time.monotonic`. keep(at, state): called every `stride` tokens of the text, ever more rarely in a long
+    one, and at its end, for whoever reads the same
+    later; 0 for never. bytes: what its states may come to, at most.
     """
 
     owner: str
@@ -73,7 +82,7 @@ class Job:
     rows: list[Row] = field(default_factory=list)
     deadline: float = math.inf
     keep: Callable[[int, State], None] | None = None
-    stride: int = 256
+    stride: int = 0
     bytes: int = 0
     cancelled: bool = False
     queued: float = field(default_factory=time.monotonic)
@@ -82,6 +91,20 @@ class Job:
     def width(self) -> int:
         """Rows that it takes in the batch."""
         return max(1, len(self.rows))
+
+    @property
+    def to_stop(self) -> int:
+        """Tokens until the next state that is kept."""
+        if not self.stride:
+            return self.reading.left
+        apart = distance(self.reading.at, self.stride)
+        return min(self.reading.left, apart - self.reading.at % apart)
+
+    @property
+    def stops(self) -> bool:
+        """Whether the state is one that is kept."""
+        at = self.reading.at
+        return self.stride > 0 and (not self.reading.left or at % distance(at, self.stride) == 0)
 
     def cancel(self) -> None:
         """Nobody waits for it any more: it is dropped before the next round."""

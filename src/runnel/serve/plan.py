@@ -185,9 +185,9 @@ def call_in(text: str, tools: Sequence[Tool]) -> tuple[str, str] | None:
     return found["name"], json.dumps(found["arguments"], ensure_ascii=False)
 
 
-def prompts_of(served: Served, prompt: Any) -> list[list[int]]:
-    """The prompts of a completion, as tokens."""
+def prompts_of(served: Served, prompt: Any, before: Sequence[int] = ()) -> list[list[int]]:
+    """The prompts of a request, as tokens. before: the tokens that stand before each."""
     several = isinstance(prompt, list) and not isinstance(prompt[0], int)
     texts = prompt if several else [prompt]
     found = [served.codec.encode(text) if isinstance(text, str) else text for text in texts]
-    return [text_of(tokens, row, served.vocab_size) for row, tokens in enumerate(found)]
+    return [text_of([*before, *tokens], row, served.vocab_size) for row, tokens in enumerate(found)]

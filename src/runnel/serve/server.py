@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import signal
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,7 +20,10 @@ from runnel.serve.app import MOST_BODY, create_app
 from runnel.serve.engine import Engine, Limits
 from runnel.serve.keys import Keys
 from runnel.serve.metrics import Metrics
+from runnel.serve.prefixes import Prefixes
 from runnel.serve.served import Served
+from runnel.serve.service import Service
+from runnel.serve.store import Budget, Store
 
 DRAFTERS = ("auto", "suffix", "prompt_lookup")
 """What every server drafts with, where a request or the server asks for it."""
@@ -27,9 +31,12 @@ DRAFTERS = ("auto", "suffix", "prompt_lookup")
 
 @dataclass(frozen=True)
 class Settings:
-    """What an operator decides. weights: of the native engine, or "torch". force: bind publicly without a key."""
+    """What an operator decides. states: the folder of kept states; stride: tokens between those of a prompt that is
+    read. weights: of the native engine, or "torch". force: bind publicly without a key.
+    """
 
     run: Path
+    states: Path
     name: str | None = None
     host: str = "127.0.0.1"
     port: int = 8000
@@ -42,6 +49,8 @@ class Settings:
     max_tokens: int = 32768
     deadline: float = 600.0
     max_body: int = MOST_BODY
+    budget: Budget = field(default_factory=Budget)
+    stride: int = 256
     drain: int = 30
 
 
@@ -88,8 +97,10 @@ def app_of(settings: Settings) -> Any:
     check_address(settings.host, keys, settings.force)
     served, metrics = served_of(settings), Metrics()
     engine = Engine(served.model, settings.limits, metrics, list(served.drafters.values()))
-    app = create_app(served, engine, metrics, keys, settings.max_body)
-    app.state.engine = engine
+    store = Store(settings.states, served.model, settings.budget)
+    service = Service(served, engine, store, Prefixes(store, metrics, settings.stride), metrics)
+    app = create_app(service, keys, settings.max_body)
+    app.state.service = service
     return app
 
 
@@ -108,7 +119,10 @@ class Draining(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         self.engine.drain()
-        super().handle_exit(sig, frame)
+        if sig == signal.SIGTERM:
+            self.should_exit = True  # what it asks for is done; the process ends with 0
+        else:
+            super().handle_exit(sig, frame)
 
 
 def serve(settings: Settings, ready: Callable[[str], None]) -> None:
@@ -127,4 +141,4 @@ def serve(settings: Settings, ready: Callable[[str], None]) -> None:
         timeout_graceful_shutdown=settings.drain,
         limit_concurrency=4096,
     )
-    Draining(config, app.state.engine, ready).run()
+    Draining(config, app.state.service.engine, ready).run()
