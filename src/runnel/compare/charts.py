@@ -93,7 +93,8 @@ def _scatter(axes: Axes, models: Sequence[dict[str, Any]], values: Sequence[floa
         axes.plot([max(value, 1)], [model["bits"]], color=look["color"], marker=look["marker"], linestyle="none")
         point = (max(value, 1), model["bits"])
         axes.annotate(_short(model["pattern"]), point, (5, 3), textcoords="offset points", fontsize=7, color=GREY)
-    axes.set_xscale("log")
+    if values and max(values) > 10 * max(min(values), 1):
+        axes.set_xscale("log")
     axes.margins(x=0.2)
     axes.set_xlabel(label)
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))

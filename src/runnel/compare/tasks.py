@@ -40,7 +40,18 @@ class Task:
 
 TASKS = (
     Task("recall", "recall:pairs=8,vocab=64"),
+    Task("selective_copy", "selective_copy:items=8,symbols=16"),
+    Task("copying", "copying:symbols=16", length=32),
+    Task("delayed_copy", "delayed_copy:items=8,symbols=8"),
+    Task("needle", "needle:needles=4,keys=16,values=16,filler=16"),
+    Task("key_overwriting", "key_overwriting:keys=4,values=16"),
     Task("parity", "parity", length=40),
+    Task("modular_counting", "modular_counting:modulus=3", length=40),
+    Task("regular_language", "regular_language:states=5,symbols=3", length=40),
+    Task("dyck", "dyck:kinds=4,depth=8"),
+    Task("sorting", "sorting:symbols=32", length=32),
+    Task("in_context_regression", "in_context_regression:dims=1,noise=0.1", in_nats=True),
+    Task("piecewise_stationary", "piecewise_stationary:symbols=4,hazard=0.05", in_nats=True),
 )
 
 
