@@ -113,7 +113,8 @@ def test_too_much_is_refused_with_429_and_when_to_come_back(run):
 def test_who_leaves_is_forgotten(client):
     asked = {"prompt": "x", "max_tokens": 30000, "stream": True, "drafter": "none"}
     with client.stream("POST", "/v1/completions", json=asked) as response:
-        next(response.iter_lines())
+        lines = response.iter_lines()
+        next(lines)
         assert client.engine.batch.rows
     end = time.monotonic() + 10
     while client.engine.batch.rows and time.monotonic() < end:

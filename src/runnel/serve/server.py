@@ -107,9 +107,9 @@ def app_of(settings: Settings) -> Any:
 class Draining(uvicorn.Server):
     """Tells the engine at the first signal to take no more; what runs is finished before the process ends."""
 
-    def __init__(self, config: uvicorn.Config, engine: Engine, ready: Callable[[str], None]) -> None:
+    def __init__(self, config: uvicorn.Config, service: Service, ready: Callable[[str], None]) -> None:
         super().__init__(config)
-        self.engine, self.ready = engine, ready
+        self.service, self.ready = service, ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -118,18 +118,15 @@ class Draining(uvicorn.Server):
             self.ready(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
 
     def handle_exit(self, sig: int, frame: Any) -> None:
-        self.engine.drain()
+        self.service.engine.drain()
         if sig == signal.SIGTERM:
             self.should_exit = True  # what it asks for is done; the process ends with 0
         else:
             super().handle_exit(sig, frame)
 
 
-def serve(settings: Settings, ready: Callable[[str], None]) -> None:
-    """Serve until a signal comes, and then until what runs is finished, or `drain` seconds have passed.
-
-    ready: called with the address once requests are taken.
-    """
+def server_of(settings: Settings, ready: Callable[[str], None]) -> Draining:
+    """A server that is not yet running. ready: called with its address once requests are taken."""
     app = app_of(settings)
     config = uvicorn.Config(
         app,
@@ -141,4 +138,9 @@ def serve(settings: Settings, ready: Callable[[str], None]) -> None:
         timeout_graceful_shutdown=settings.drain,
         limit_concurrency=4096,
     )
-    Draining(config, app.state.service.engine, ready).run()
+    return Draining(config, app.state.service, ready)
+
+
+def serve(settings: Settings, ready: Callable[[str], None]) -> None:
+    """Serve until a signal comes, and then until what runs is finished, or `drain` seconds have passed."""
+    server_of(settings, ready).run()
