@@ -29,6 +29,8 @@ KINDS = {
     "prompts": "prompt",
     "forecasters": "forecaster",
     "codecs": "codec",
+    "layouts": "layout",
+    "packings": "packing",
     "data": "source",
     "interop/families": "checkpoint",
 }

@@ -85,6 +85,7 @@ def command(
         int | None, _option(VALIDATION, "CPU threads. The same number repeats a run to the bit.")
     ] = None,
     mesh: Annotated[str | None, _option(RANKS, "What they share: data=2,sequence=2. (default: all share rows)")] = None,
+    exchange: Annotated[str, _option(RANKS, "How slices of a sequence tell each other what came before.")] = "lasp2",
     json: Annotated[bool, _option(VALIDATION, "Print the result as JSON.", "--json")] = False,
 ) -> None:
     """Train a model, or a drafter for one; the same command again goes on where it was stopped.
@@ -125,7 +126,7 @@ def command(
         seed=seed,
     )
     _training.set_threads(threads)
-    with _training.ranks(mesh) as ranks:
+    with _training.ranks(mesh, exchange) as ranks:
         folder = Path("runs", _name(source)) if out is None else out
         with ranks.first_alone():
             if target is None:

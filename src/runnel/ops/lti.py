@@ -10,6 +10,7 @@ never written out over time. With distances along paths it serves padded and pac
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 from jaxtyping import Complex, Float, Inexact
@@ -51,6 +52,8 @@ def lti_scan(
 
     Returns the outputs and the memory after the last token (pending after a tree).
     """
+    if lineage.part is not None and lineage.valid is None:  # a slice is read as one: its spare columns are padding
+        lineage = replace(lineage, valid=torch.ones(u.shape[:2], dtype=torch.bool, device=u.device))
     if lineage.is_plain and lineage.length > CHUNK and lineage.length % CHUNK:
         whole = lineage.length - lineage.length % CHUNK
         parts = []
@@ -117,7 +120,7 @@ def _chunks(
     lasting = powers[since[..., -1]] * blocks.carries[..., None]  # (b, n, D, N)
 
     writes = contract("jdk,{}jd->{}dk", left, inputs.to(powers.dtype))
-    before, after = carry(lasting, writes, _numbers(memory, log_a))
+    before, after = carry(lasting, writes, _numbers(memory, log_a), lineage)
     y = contract("tjd,{}jd->{}td", direct, inputs) + contract("tdk,{}dk->{}td", inherited, before).real
     return join(y[:, :, None], lineage.length)[:, :, 0], _stored(after)
 

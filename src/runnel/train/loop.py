@@ -79,7 +79,7 @@ class Run:
         self.model, self.source, self.folder, self.config, self.ranks = model, source, folder, config, ranks
         self.device = model.device
         _check_vocabulary(model, source)
-        self.loss = catalog.page("objectives", config.objective).loss
+        self.loss = _loss_of(config.objective, ranks)
         self.optimizers = optim.build_optimizers(model, config)
         self.token_bytes = _token_bytes(source)
         self.identity = describe_run(model, source, config)
@@ -368,6 +368,13 @@ class Run:
         return int(self.token_bytes[targets[targets != IGNORE]].sum())
 
 
+def _loss_of(objective: str, ranks: Ranks) -> Callable[[Learner, Batch], Tensor]:
+    page = catalog.page("objectives", objective)
+    if ranks.mesh.sequence > 1 and not getattr(page, "SLICED", False):
+        raise ValueError(f"the objective {objective} reads whole rows: the mesh must have sequence=1; got {ranks.mesh}")
+    return page.loss
+
+
 def _check_vocabulary(model: Learner, source: Source) -> None:
     size = model.config.vocab_size
     if size is not None and size < source.vocab_size:
@@ -382,7 +389,8 @@ def _token_bytes(source: Source) -> Tensor | None:
 
 def _to(batch: Batch, device: torch.device) -> Batch:
     segments = None if batch.segments is None else batch.segments.to(device)
-    return replace(batch, inputs=batch.inputs.to(device), targets=batch.targets.to(device), segments=segments)
+    part = None if batch.part is None else batch.part.to(device)
+    return Batch(batch.inputs.to(device), batch.targets.to(device), segments, part)
 
 
 def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
