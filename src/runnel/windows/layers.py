@@ -77,6 +77,22 @@ class EncoderLayer(nn.Module):
         return self.mlp_norm(x + self.dropout(self.mlp(x)))
 
 
+class RowConv(nn.Module):
+    """What each row and the rows beside it (the ends being neighbours of each other) add up to, plus covariates."""
+
+    def __init__(self, channels: int, covariates: int, d_model: int) -> None:
+        super().__init__()
+        self.rows = nn.Conv1d(channels, d_model, 3, padding=1, padding_mode="circular", bias=False)
+        self.beside = linear(covariates, d_model) if covariates else None
+
+    def forward(self, rows: Float[Tensor, "B T C"], covariates: Float[Tensor, "B T F"] | None = None) -> Tensor:
+        x = self.rows(rows.transpose(1, 2)).transpose(1, 2)
+        if self.beside is None:
+            return x
+        assert covariates is not None, "a model made for covariates is given them"
+        return x + self.beside(covariates)
+
+
 class BothWays(nn.Module):
     """Two of Runnel's mixers over the same tokens, one in each order; their outputs are added."""
 
@@ -117,6 +133,13 @@ def variates(window: Window) -> Float[Tensor, "B V L"]:
     length = window.history.shape[1]
     parts = [window.history, window.past, None if window.future is None else window.future[:, :length]]
     return torch.cat([part for part in parts if part is not None], dim=-1).transpose(1, 2)
+
+
+def sinusoids(length: int, width: int) -> Float[Tensor, "T D"]:
+    """Places as sines and cosines of falling rates (1706.03762, section 3.5)."""
+    rates = 10_000.0 ** (-torch.arange(0, width, 2) / width)
+    angle = torch.arange(length)[:, None] * rates
+    return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)[:, :width]
 
 
 def split_heads(x: Float[Tensor, "B T D"], heads: int) -> Float[Tensor, "B H T K"]:
