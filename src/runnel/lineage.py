@@ -136,8 +136,8 @@ class Lineage:
         if self.length % count:
             raise ValueError(f"rows must be a multiple of {count} tokens long, to be cut so; got {self.length}")
         size = self.length // count
-        begun = self._columns(0, index * size).end if index else self.start
-        mine = self._columns(index * size, (index + 1) * size)
+        begun = self.columns(0, index * size).end if index else self.start
+        mine = self.columns(index * size, (index + 1) * size)
         return replace(mine, start=begun, part=Part(self, index, count, exchange))
 
     def with_prefix(self, lengths: Int[Tensor, "B"]) -> Lineage:
@@ -154,6 +154,12 @@ class Lineage:
                 f"prefix lengths must be one per row, at most its {held.tolist()} tokens; got {lengths.tolist()}"
             )
         return replace(self, prefix=valid & (valid.cumsum(1) <= lengths[:, None]))
+
+    def columns(self, begin: int, end: int) -> Lineage:
+        """Some columns of a chain, for a call that goes on from the state after those before; start is as it was."""
+        assert not self.is_tree and self.part is None
+        reset, valid = [None if x is None else x[:, begin:end] for x in (self.reset, self.valid)]
+        return replace(self, length=end - begin, reset=reset, valid=valid)
 
     def to(self, device: torch.device | str) -> Lineage:
         """The same lineage on another device."""
@@ -292,11 +298,6 @@ class Lineage:
         return torch.cat(tail[::-1], dim=1)
 
     # ---- helpers ------------------------------------------------------------------------------------------------
-
-    def _columns(self, begin: int, end: int) -> Lineage:
-        """Some columns of a chain; its start is still that of the whole."""
-        reset, valid = [None if x is None else x[:, begin:end] for x in (self.reset, self.valid)]
-        return replace(self, length=end - begin, reset=reset, valid=valid)
 
     def _valid(self) -> Tensor:
         if self.valid is not None:

@@ -31,7 +31,8 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from runnel import catalog
 from runnel.data import Source
-from runnel.train import checkpoint, optim, weights
+from runnel.model import Model
+from runnel.train import checkpoint, optim, over_time, weights
 from runnel.train.config import TrainConfig
 from runnel.train.guard import Diverged, Interrupted, StopSignal, locked, stop_signal
 from runnel.train.identity import check_same_run, describe_code, describe_run
@@ -80,6 +81,8 @@ class Run:
         self.device = model.device
         _check_vocabulary(model, source)
         self.loss = _loss_of(config.objective, ranks)
+        if config.chunk is not None and not (isinstance(model, Model) and ranks.mesh.sequence == 1):
+            raise ValueError(f"chunk={config.chunk} needs a model, not a drafter, and a mesh with sequence=1")
         self.optimizers = optim.build_optimizers(model, config)
         self.token_bytes = _token_bytes(source)
         self.identity = describe_run(model, source, config)
@@ -258,12 +261,20 @@ class Run:
         self.model.zero_grad()
         total = 0.0
         for share in map(self.ranks.own, batches):
-            with self._autocast():
-                loss = self._loss(share) * (share.n_targets / n_targets)
-            loss.backward()
-            total += loss.item()
+            total += self._learn(share, n_targets)
         self.ranks.sum_gradients(self.model)
         return self.ranks.total(total)
+
+    def _learn(self, share: Share, n_targets: int) -> float:
+        """Add a share's part to the gradient, and return its part of the mean loss."""
+        if self.config.chunk is not None:
+            assert isinstance(self.model, Model)
+            with self._autocast():
+                return over_time.backward(self.model, _to(share.batch, self.device), self.config.chunk, 1 / n_targets)
+        with self._autocast():
+            loss = self._loss(share) * (share.n_targets / n_targets)
+        loss.backward()
+        return loss.item()
 
     def _loss(self, share: Share) -> Tensor:
         """Mean nats of a rank's targets; of any one where none counts, since all ranks call the model together."""
