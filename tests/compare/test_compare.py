@@ -19,7 +19,7 @@ from tests.cli.conftest import environment
 COMMAND = (
     *("compare", "text.txt", "--models", "mingru,linear_attention", "--budget", "6s", "--tasks", "parity"),
     *("--d-model", "8", "--layers", "1", "--length", "16", "--batch", "2", "--task-width", "8", "--task-layers", "1"),
-    *("--rates", "1e-3,1e-2", "--jobs", "2", "--out", "out"),
+    *("--rates", "1e-3,1e-2", "--jobs", "1", "--out", "out"),
 )
 
 
@@ -80,16 +80,6 @@ def test_every_job_has_one_line_and_the_report_holds_them(folder, monkeypatch, t
     assert html.count("<svg") == 3
     assert not re.search(r'(src|href)="(?!#|data:)|url\((?!#)|@import', html), "the page must need nothing from outside"
     assert json.loads((tmp_path / "report.json").read_text()) == found
-
-
-def test_a_line_cut_short_is_done_again_and_the_rest_stays(tmp_path):
-    (tmp_path / "locks").mkdir()
-    jobs.append_record(tmp_path, {"kind": "rate", "model": 0})
-    with (tmp_path / jobs.FILE).open("a") as file:
-        file.write('{"kind": "ra')
-    assert jobs.read_records(tmp_path) == [{"kind": "rate", "model": 0}]
-    jobs.append_record(tmp_path, {"kind": "rate", "model": 1})
-    assert jobs.read_records(tmp_path) == [{"kind": "rate", "model": 0}, {"kind": "rate", "model": 1}]
 
 
 def test_a_killed_comparison_goes_on_with_the_same_steps(folder, in_process):

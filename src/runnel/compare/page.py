@@ -94,11 +94,12 @@ def _costs(summary: dict[str, Any]) -> str:
 def _capabilities(summary: dict[str, Any], picture: str) -> Sequence[str]:
     if not picture:
         return []
+    size = f"width {summary['task_width']} and at least {_count(summary['task_layers'], 'layer')}"
     note = (
         "Accuracy on held-out rows as long as those of training, and 2, 4 and 16 times as long; in panels of nats "
-        "the nats above the known optimum. Colour: from chance (dark) to the optimum (light). Every cell is a model of "
-        f"width {summary['task_width']} and at least {_count(summary['task_layers'], 'layer')}, trained for "
-        f"{summary['task_steps']:,} steps with its rate on the text. The control sees one token and must fail."
+        "the nats above the known optimum. Colour: from what is trivial, the better of chance and the control, (dark) "
+        f"to the optimum (light). Every cell is a model of {size}, trained for {summary['task_steps']:,} steps, its "
+        "rate that on the text. The control sees one token and must fail."
     )
     return ["<h2>What they can do, by length</h2>", _figure(picture, note), _sources(summary)]
 
