@@ -7,16 +7,20 @@ x = x + gate(mlp(norm(x))), along one axis;  gate(z) = z * softmax(W z)         
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import gelu, scaled_dot_product_attention
 
+from runnel import patterns
 from runnel.blocks import mlp
 from runnel.lineage import Lineage
-from runnel.mixer import Mixer, linear
+from runnel.mixer import Mixer, RMSNorm, linear
+from runnel.model import Layer
+from runnel.state import Memory
 from runnel.windows.window import Window
 
 
@@ -102,6 +106,42 @@ class BothWays(nn.Module):
 
     def forward(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
         return run(self.there, x) + run(self.back, x.flip(1)).flip(1)
+
+
+@dataclass(frozen=True, eq=False)
+class Carried:
+    """What a trunk knows of the tokens before: a memory a layer, and how many there were."""
+
+    memories: tuple[Memory, ...]
+    seen: int
+
+
+class Trunk(nn.Module):
+    """Layers of Runnel's mixers over vectors that come bit by bit; the state is passed in and returned."""
+
+    def __init__(self, layers: Iterable[Layer], norm: nn.Module) -> None:
+        super().__init__()
+        self.layers, self.norm = nn.ModuleList(layers), norm
+
+    @classmethod
+    def of(cls, pattern: str, channel: str | None, d_model: int) -> Trunk:
+        """Fresh layers of a pattern."""
+        return cls((Layer(spec, d_model) for spec in patterns.parse(pattern, channel)), RMSNorm(d_model))
+
+    def forward(
+        self, x: Float[Tensor, "B T D"], before: Carried | None = None
+    ) -> tuple[Float[Tensor, "B T D"], Carried]:
+        if before is None:
+            before = Carried(tuple(layer.mixer.init_state(x.shape[0]) for layer in self._all()), 0)
+        start = torch.full((x.shape[0],), before.seen, device=x.device)
+        lineage, after = Lineage.sequence(x.shape[0], x.shape[1], x.device).at(start), []
+        for layer, memory in zip(self._all(), before.memories, strict=True):
+            x, memory = layer(x, memory, lineage)
+            after.append(memory)
+        return self.norm(x), Carried(tuple(after), before.seen + x.shape[1])
+
+    def _all(self) -> list[Layer]:
+        return list(self.layers)  # type: ignore[arg-type]
 
 
 class GatedMixer(nn.Module):
