@@ -227,7 +227,7 @@ def limits(given: Sequence[Any] | None) -> list[float] | None:
     if given is None:
         return None
     low, high = (float(limit["__float__"] if isinstance(limit, dict) else limit) for limit in given)
-    return None if low <= 0 and math.isinf(high) else [low, high]
+    return None if low <= 0 and math.isinf(high) else [low, min(high, 1e30)]  # a pattern cannot say infinity
 
 
 MAMBA = {
