@@ -54,7 +54,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Claim:
-    """At `multiple` times the training length each seed of `holds` reaches `solved`, none of `control` passes `failed`."""
+    """Every seed of `holds` reaches `solved` at `multiple` times the training length, none of `control` `failed`."""
 
     name: str
     says: str
