@@ -1,4 +1,4 @@
-"""Both ends of `runnel chat`: a model that is here, or a server. Each keeps the conversation as a state, not as a text."""
+"""Who `runnel chat` talks with: a model that is here, or a server. Both keep the conversation as a state."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ import urllib.request
 from codecs import getincrementaldecoder
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from runnel.state import State
 
 Show = Callable[[str], None]
 STOPS = ("\nuser:", "\nsystem:", "\ntool:")
@@ -28,7 +31,8 @@ class Local:
 
     def __init__(self, model: Any, codec: Any, options: dict[str, Any]) -> None:
         self.model, self.codec, self.options = model, codec, options
-        self.state, self.newest = None, list[int]()
+        self.state: State | None = None
+        self.newest: list[int] = []
 
     def answer(self, message: str, show: Show) -> str:
         from runnel.generation import generate
@@ -96,11 +100,8 @@ class Remote:
 def partner(place: str, weights: str | None, options: dict[str, Any]) -> Partner:
     """A server for an address, else the model of a folder."""
     if place.startswith(("http://", "https://")):
-        asked = {
-            "temperature": options["temperature"],
-            "seed": options["seed"],
-            "max_tokens": options["max_new_tokens"],
-        }
+        names = {"max_new_tokens": "max_tokens"}
+        asked = {names.get(name, name): value for name, value in options.items()}
         return Remote(place, os.environ.get("RUNNEL_API_KEY"), asked)
     from runnel import codecs
     from runnel.cli.generate import load_run, packed
