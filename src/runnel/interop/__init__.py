@@ -134,9 +134,16 @@ def described(model: Model, like: str | Path) -> dict[str, Any]:
 
 def theirs_of(model: Model, theirs: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:
     """Their tensors of a model, by name."""
-    for entry in supported()[theirs["model_type"]].table(theirs):
+    family = supported()[theirs["model_type"]]
+    for entry in family.table(theirs):
         ours = [model.get_parameter(name).detach() for name in entry.our_names]
         yield from zip(entry.their_names, entry.how.theirs(ours), strict=True)
+    for name, tensor in getattr(family, "constants", _no_constants)(theirs):
+        yield name, tensor.to(model.norm.weight.dtype)
+
+
+def _no_constants(theirs: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:
+    return iter(())
 
 
 def _config_of(like: str | Path) -> dict[str, Any]:

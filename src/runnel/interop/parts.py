@@ -118,6 +118,17 @@ def _yarn(given: Theirs, trained: int, longest: int) -> dict[str, Any]:
     return options if given.get("truncate", True) else {**options, "whole": False}
 
 
+def by_kind(heads: int, sizes: Sequence[int]) -> tuple[int, ...]:
+    """Where rows that lie head by head, `sizes` of each kind, stand kind by kind."""
+    total, starts = sum(sizes), [sum(sizes[:i]) for i in range(len(sizes))]
+    return tuple(
+        head * total + start + i
+        for start, size in zip(starts, sizes, strict=True)
+        for head in range(heads)
+        for i in range(size)
+    )
+
+
 # ---- decoders that are built and named like Llama -------------------------------------------------------------------
 
 

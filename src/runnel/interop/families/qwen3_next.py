@@ -9,7 +9,7 @@ gate) of each. Ours lie kind by kind.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from runnel.interop import parts
 from runnel.interop.tables import Entry, Joined, Ordered, Parted, Shaped, Then
@@ -81,7 +81,7 @@ def table(theirs: parts.Theirs) -> Iterator[Entry]:
 def _attention(ours: str, own: str, theirs: parts.Theirs) -> Iterator[Entry]:
     heads, width = theirs["num_attention_heads"], theirs["head_dim"]
     queries, keys = heads * width, parts.groups(theirs) * width
-    by_kind = _by_kind(heads, (width, width))
+    by_kind = parts.by_kind(heads, (width, width))
     order = (*by_kind[:queries], *range(2 * queries, 2 * queries + 2 * keys), *by_kind[queries:])
     how = Then((Joined((2 * queries, keys, keys)), Ordered(order), Parted((queries + 2 * keys, queries))))
     for kind in ("weight", "bias")[: 1 + theirs["attention_bias"]]:
@@ -97,9 +97,9 @@ def _delta(ours: str, own: str, theirs: parts.Theirs) -> Iterator[Entry]:
     each = value_heads // heads
     keys, values = heads * theirs["linear_key_head_dim"], value_heads * theirs["linear_value_head_dim"]
     own_sizes = (theirs["linear_key_head_dim"],) * 2 + (each * theirs["linear_value_head_dim"],) * 2
-    how = Then((Ordered(_by_kind(heads, own_sizes)), Parted((2 * keys + values, values))))
+    how = Then((Ordered(parts.by_kind(heads, own_sizes)), Parted((2 * keys + values, values))))
     yield Entry((f"{ours}.qkv.weight", f"{ours}.gate.weight"), f"{own}.in_proj_qkvz.weight", how)
-    beta_decay = _by_kind(heads, (each, each))
+    beta_decay = parts.by_kind(heads, (each, each))
     yield Entry(
         f"{ours}.rates.weight",
         f"{own}.in_proj_ba.weight",
@@ -120,17 +120,6 @@ def _experts(ours: str, own: str, theirs: parts.Theirs) -> Iterator[Entry]:
     gate_and_value = tuple(f"{own}.shared_expert.{x}.weight" for x in parts.MLP[:2])
     yield Entry(f"{ours}.up.{count}.weight", gate_and_value, Joined((hidden, hidden)))
     yield Entry(f"{ours}.out.{count}.weight", f"{own}.shared_expert.{parts.MLP[2]}.weight")
-
-
-def _by_kind(heads: int, sizes: Sequence[int]) -> tuple[int, ...]:
-    """Where rows that lie head by head, `sizes` of each kind, stand kind by kind."""
-    total, starts = sum(sizes), [sum(sizes[:i]) for i in range(len(sizes))]
-    return tuple(
-        head * total + start + i
-        for start, size in zip(starts, sizes, strict=True)
-        for head in range(heads)
-        for i in range(size)
-    )
 
 
 def _kinds(theirs: parts.Theirs) -> list[str]:
