@@ -21,10 +21,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from runnel import catalog, patterns
-from runnel.forecast import conformal, panel, scaling
+from runnel.forecast import auto, conformal, panel, scaling
 from runnel.forecast.panel import Columns, Panel
 from runnel.forecast.scaling import Scales
 from runnel.forecasters import backbone as backbones
+from runnel.forecasters.blend import Blend
 from runnel.head import Head
 from runnel.windows import FitConfig, FitReport, Law, SeriesTable, WindowModel, WindowSet, WindowShape, build
 
@@ -32,6 +33,7 @@ Array = NDArray[Any]
 Progress = Callable[[float, str], None]
 LONGEST_LOOKBACK = 512
 BATCH = 1024
+AUTO_EVERY = 4
 FEATURES = 16
 """Numbers that a model gives per value for a head to make its parameters from."""
 
@@ -55,7 +57,7 @@ class Fitted:
 class Forecaster:
     """Forecasts h steps of every series of a frame.
 
-    backbone: a page of `forecasters/` by name or Config, or a pattern of mixers ("mamba2*2").
+    backbone: a page of `forecasters/` by name or Config, a pattern of mixers ("mamba2*2"), or "auto".
     freq: a pandas offset ("h", "D", "MS") or a whole number; None tells it from the times.
     head: a page of `heads/` with options, e.g. "student_t" or "quantile"; None gives points with conformal intervals.
     lookback: rows of history that the model reads; None chooses by h, season and the length of the series.
@@ -106,7 +108,17 @@ class Forecaster:
         """What the column of forecasts is called: the page, or the pattern of a backbone."""
         if isinstance(self.config, backbones.Config):
             return self.config.pattern
+        if isinstance(self.config, auto.Config):
+            return "auto"
         return catalog.page_name(self.config)
+
+    @property
+    def report(self) -> str:
+        """What "auto" blended, and what every candidate scored; for another model its validation loss."""
+        fitted = self._fitted()
+        if isinstance(fitted.model, Blend):
+            return auto.report(fitted.model)
+        return f"{self.name}: validation loss {fitted.report.valid_loss:.4f} in {fitted.report.seconds:.1f} s"
 
     @property
     def problems(self) -> dict[Any, str]:
@@ -148,7 +160,7 @@ class Forecaster:
         scales = before.scales if before is not None and same else self._scales(found, values, lengths, held)
         table = self._table(found, scales, static, None)
         train, valid = self._parts(table, shape, lengths, held)
-        model = before.model if before else build(self.config, shape, self._make_head(), self.seed)
+        model = before.model if before else build(self._config_for(shape), shape, self._make_head(), self.seed)
         report = model.fit(train, valid, self.fitting, progress)
         errors = conformal.errors(model, valid) if len(valid) else torch.zeros(0, self.h)
         return Fitted(model, found, scales, static, errors, report)
@@ -168,10 +180,15 @@ class Forecaster:
         usual = int(np.quantile(lengths - held, 0.5)) - 2 * self.h
         wanted = min(LONGEST_LOOKBACK, max(4 * self.h, 2 * season, 16))
         history = self.lookback or max(1, min(wanted, max(usual, min(season, longest))))
+        if isinstance(self.config, auto.Config):
+            history = self.lookback or max(1, usual // 2)
         if self.lookback and self.lookback > longest:
             raise ValueError(f"lookback must be at most {longest} rows, with h = {self.h}; got {self.lookback}")
         kinds = (len(self.columns.past), len(self.columns.future), 0 if static is None else static.shape[1])
-        return WindowShape(history, self.h, values.shape[1], *kinds, 1 if self.head is None else FEATURES, season)
+        shape = WindowShape(history, self.h, values.shape[1], *kinds, 1 if self.head is None else FEATURES, season)
+        if isinstance(self.config, auto.Config):  # no more history than its longest member reads
+            return replace(shape, history=auto.history(self._config_for(shape)))
+        return shape
 
     def _scales(self, found: Panel, values: Array, lengths: Array, held: Array) -> Scales:
         """Statistics of the rows before the held-out ones."""
@@ -432,6 +449,12 @@ class Forecaster:
         new = new.assign(**{keys[1]: panel._times(new[keys[1]]).astype(old[keys[1]].dtype)})
         return pd.concat([old, new[old.columns]], ignore_index=True).drop_duplicates(keys, keep="last")
 
+    def _config_for(self, shape: WindowShape) -> Any:
+        """The Config of the model: for "auto" a blend of what the windows have room for."""
+        if isinstance(self.config, auto.Config):
+            return auto.config(shape, shape.history, AUTO_EVERY, self.config.budget)
+        return self.config
+
     def _make_head(self) -> Callable[[int], Head] | None:
         return _head(self.head)
 
@@ -448,9 +471,11 @@ class Forecaster:
 
 
 def page_config(backbone: Any) -> Any:
-    """The Config that is meant by the name of a page, a Config, or a pattern of mixers."""
+    """The Config that is meant by the name of a page, a Config, a pattern of mixers, or "auto"."""
     if not isinstance(backbone, str):
         return backbone
+    if backbone == "auto":
+        return auto.Config()
     if backbone in catalog.names("forecasters"):
         return catalog.default_config("forecasters", backbone)
     try:

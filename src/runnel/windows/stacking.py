@@ -1,6 +1,6 @@
 """Stacking: convex weights of forecasts from the products of their errors on several folds.
 
-A fold is an (M, M) matrix E of mean products of errors of M forecasts: weights w that sum to one have the error w^T E w.
+A fold is an (M, M) matrix E of mean products of errors of M forecasts: weights w of sum one have the error w^T E w.
 """
 
 from __future__ import annotations
@@ -10,13 +10,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 STEPS = 5000
+CHUNK = 100_000
 
 
 def products(forecasts: Float[Tensor, "M N"], target: Float[Tensor, "N"]) -> Float[Tensor, "M M"]:
     """Mean products of errors: w^T E w is the error of the blend, as the weights sum to one."""
     known = ~target.isnan()
-    errors = (forecasts - target)[:, known].double()
-    return errors @ errors.T / known.sum()
+    total = torch.zeros(len(forecasts), len(forecasts), dtype=torch.float64)
+    for part, truth in zip(forecasts[:, known].split(CHUNK, 1), target[known].split(CHUNK), strict=True):
+        errors = (part - truth).double()
+        total += errors @ errors.T
+    return total / known.sum()
 
 
 def chosen_pull(grams: list[Tensor], pulls: tuple[float, ...]) -> float:
@@ -31,11 +35,12 @@ def chosen_pull(grams: list[Tensor], pulls: tuple[float, ...]) -> float:
 
 
 def convex_weights(grams: list[Tensor], pull: float) -> Float[Tensor, "M"]:
-    """The weights of all folds together; the error of the even mean is the mean of all products of errors."""
+    """The weights of all folds together; the error of the even mean is the mean of all products of errors.
+
+    pull: times |w - 1/M|^2, which is |w|^2 and a constant, as the weights sum to one.
+    """
     gram = torch.stack([gram / gram.mean() for gram in grams]).mean(0)
-    return simplex(
-        gram + pull * torch.eye(len(gram), dtype=gram.dtype)
-    )  # sum w = 1: |w - 1/M|^2 is |w|^2 and a constant
+    return simplex(gram + pull * torch.eye(len(gram), dtype=gram.dtype))
 
 
 def simplex(gram: Float[Tensor, "M M"]) -> Float[Tensor, "M"]:
