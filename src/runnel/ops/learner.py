@@ -134,7 +134,8 @@ def learn(
     batch: tokens of a mini-batch. Returns the outputs and the memory after the last token (pending after a tree).
     """
     phase = lineage.positions % batch
-    together = lineage.is_plain and lineage.length > 1 and bool((phase[:, 0] == phase[0, 0]).all())
+    whole = lineage.is_plain and lineage.part is None and lineage.length > 1
+    together = whole and bool((phase[:, 0] == phase[0, 0]).all())
 
     @full_precision
     def run(q: Tensor, k: Tensor, v: Tensor, rates: Tensor) -> tuple[Tensor, Memory]:

@@ -45,7 +45,7 @@ def unroll_by_newton(
     step: Step, inputs: tuple[Shaped[Tensor, "B T ..."], ...], memory: Memory, lineage: Lineage
 ) -> tuple[Shaped[Tensor, "B T ..."], Memory]:
     """As `unroll`: in parallel along chains, and by the loop where that does not converge, and on trees."""
-    if lineage.is_tree or lineage.length == 1:
+    if lineage.is_tree or lineage.part is not None or lineage.length == 1:
         return unroll(step, inputs, memory, lineage)
     y, last, _ = newton(step, inputs, memory, lineage)
     return y, last

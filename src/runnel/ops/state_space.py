@@ -46,6 +46,8 @@ def state_space_scan(
     lineage: Lineage,
 ) -> tuple[Float[Tensor, "B T D M"], Memory]:
     """M outputs of every channel, and the memory after the last token (pending after a tree)."""
+    if lineage.part is not None:
+        raise ValueError("a state space of full matrices: its rows cannot be cut over processes (sequence=1)")
     if lineage.is_plain and lineage.length > CHUNK and lineage.length % CHUNK:
         whole = lineage.length - lineage.length % CHUNK
         parts = []
