@@ -11,6 +11,7 @@ activations and the logits of one chunk, and one state for each chunk.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -39,7 +40,8 @@ def backward(model: Model, batch: Batch, size: int, weight: float) -> float:
     size: tokens of a row that are held at once.
     """
     chunks = _read(model, batch, size)
-    total, wanted = 0.0, [None] * len(leaves(chunks[-1].state.layers))
+    total = 0.0
+    wanted: Sequence[Tensor | None] = [None] * len(leaves(chunks[-1].state.layers))
     while chunks:
         nats, wanted = _learn(model, chunks.pop(), wanted, weight)
         total += nats
@@ -62,7 +64,9 @@ def _read(model: Model, batch: Batch, size: int) -> list[Chunk]:
     return chunks
 
 
-def _learn(model: Model, chunk: Chunk, wanted: list[Tensor | None], weight: float) -> tuple[float, list[Tensor | None]]:
+def _learn(
+    model: Model, chunk: Chunk, wanted: Sequence[Tensor | None], weight: float
+) -> tuple[float, list[Tensor | None]]:
     """The weighted nats of a chunk, and the gradient of its first state. wanted: that of the state after it."""
     torch.set_rng_state(chunk.generator)
     layers = map_memory(lambda x: x.detach().requires_grad_(x.is_floating_point()), chunk.state.layers)
