@@ -134,10 +134,13 @@ def weighted(
 
 
 def _capped(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, cap: float) -> Tensor:
-    group = q.shape[2] // k.shape[2]
-    scores = q.transpose(1, 2) @ k.permute(0, 2, 3, 1).repeat_interleave(group, 1) / math.sqrt(q.shape[-1])
-    law = (cap * (scores / cap).tanh()).masked_fill(~mask, -math.inf).softmax(-1)
-    return (law @ v.transpose(1, 2).repeat_interleave(group, 1)).transpose(1, 2)
+    """mask: (B, 1, T, S). The queries of a group are rows of one product, so that keys are not repeated."""
+    groups, length = k.shape[2], q.shape[1]
+    rows = q.unflatten(2, (groups, -1)).permute(0, 2, 3, 1, 4).flatten(2, 3)  # (B, G, R T, K)
+    scores = (rows @ k.permute(0, 2, 3, 1)).unflatten(2, (-1, length)) / math.sqrt(q.shape[-1])
+    law = (cap * (scores / cap).tanh()).masked_fill(~mask[:, :, None], -math.inf).softmax(-1)
+    y = (law.flatten(2, 3) @ v.transpose(1, 2)).unflatten(2, (-1, length))  # (B, G, R, T, V)
+    return y.permute(0, 3, 1, 2, 4).flatten(2, 3)
 
 
 def _visible(held: Tensor, lineage: Lineage, window: int | None, sinks: int) -> Tensor:
