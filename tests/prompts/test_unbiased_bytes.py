@@ -79,7 +79,7 @@ def test_equals_the_definition(text):
     model = sharp("mamba2, attention", codec.vocab_size)
     whole = text.encode()
     found = unbiased_bytes.next_byte(model, codec, whole, before=[5, 6])
-    if text.isascii():
+    if len(text) < 8:
         torch.testing.assert_close(found, unbiased_bytes.reference(model, codec, whole, [5, 6]), rtol=0, atol=1e-9)
     torch.testing.assert_close(found.exp().sum(), torch.tensor(1.0).double())
 
