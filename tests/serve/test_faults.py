@@ -1,5 +1,6 @@
 """What goes wrong at one client, or in one row, is nobody else's trouble."""
 
+import random
 import socket
 import threading
 import time
@@ -18,6 +19,7 @@ from runnel.serve.engine import Engine, Limits, Size
 from runnel.serve.jobs import Ended, Failed, Job, Queue, Wrote
 from runnel.serve.metrics import Metrics
 from runnel.serve.readings import Reading
+from runnel.serve.wire import ChatRequest, CompletionRequest
 from tests.serve.conftest import serving
 from tests.serve.support import alone, completion, text_of
 
@@ -125,7 +127,7 @@ def test_a_row_that_fails_takes_nobody_with_it(model):
 
         prompt = list(b"a prompt")
         rows = [Row(-1, 0, prompt, len(prompt), 20, frozenset(), decoder) for _ in range(count)]
-        return Job(name, Reading(prompt[:-1], model.init_state(1)), tell, rows)
+        return Job(name, "", Reading(prompt[:-1], model.init_state(1)), tell, rows)
 
     engine.start()
     try:
@@ -145,13 +147,15 @@ def _greedy(model):
     return runnel.generate(model, [list(b"a prompt")], 20, decoder="greedy").tokens[0]
 
 
-def test_owners_take_turns(model):
+def test_keys_take_turns_and_so_do_their_users(model):
     queue = Queue()
-    jobs = [Job(owner, Reading([1], model.init_state(1)), print) for owner in "aaaabc"]
+    names = ["a1", "a1", "a1", "a2", "b1", "c1"]
+    jobs = [Job(name[0], name[1], Reading([1], model.init_state(1)), print) for name in names]
     for job in jobs:
         queue.push(job)
-    order = [queue.pop(lambda _: True).owner for _ in range(6)]
-    assert order == ["a", "b", "c", "a", "a", "a"]
+    assert (len(queue), queue.of("a"), queue.of("d")) == (6, 4, 0)
+    order = [queue.pop(lambda _: True) for _ in range(6)]
+    assert [job.key + job.user for job in order] == ["a1", "b1", "c1", "a2", "a1", "a1"]
     assert queue.pop(lambda _: True) is None
     queue.push(jobs[0])
     assert queue.pop(lambda _: False) is None
@@ -179,3 +183,24 @@ def test_memory_returns(run):
         engine = client.engine
         assert (engine.batch.state, engine.writing, engine.newest, engine.reading) == (None, {}, {}, [])
         assert len(engine.queue) == 0
+
+
+def test_no_body_is_a_server_s_fault(client):
+    """Bodies near to those that are meant: whatever is asked, the answer is not a 5xx."""
+    rng = random.Random(0)
+    odd = [None, True, -1, 0, 1, 2.5, 1e308, 2**63, "", "x", "\u0000", "none", [], ["a"], [1], [[1, 2]], {}, {"a": 1}]
+    names = list(CompletionRequest.model_fields)
+    chat_names = list(ChatRequest.model_fields)
+    for i in range(300):
+        chat = i % 3 == 0
+        body = {"messages": [{"role": "user", "content": "x"}]} if chat else {"prompt": "x"}
+        body |= {rng.choice(chat_names if chat else names): rng.choice(odd) for _ in range(rng.randint(1, 4))}
+        if body.get("max_tokens") is None:
+            body["max_tokens"] = 2
+        found = client.post(f"/v1/{'chat/' * chat}completions", json=body)
+        assert found.status_code < 500, (body, found.text)
+    for _ in range(100):
+        body = {rng.choice(["input", "name", "state", "timeout", "model"]): rng.choice(odd) for _ in range(3)}
+        for path in ("/v1/states", "/v1/embeddings", "/tokenize", "/detokenize"):
+            found = client.post(path, json=body)
+            assert found.status_code < 500, (path, body, found.text)

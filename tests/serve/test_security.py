@@ -140,6 +140,16 @@ def test_a_public_address_needs_a_key():
         check_address(host, Keys(), force=False)
 
 
+def test_pages_of_others_may_not_ask(client, guarded, keys):
+    body = {"content": b"text", "headers": {"Content-Type": "text/plain"}}
+    for name, value in (("Origin", "https://evil.example"), ("Sec-Fetch-Site", "cross-site"), ("Host", "evil.example")):
+        body["headers"] = {"Content-Type": "text/plain", name: value}
+        assert client.post("/v1/states", **body).status_code == 403
+    own = str(client.base_url).rstrip("/")
+    assert client.get("/v1/models", headers={"Origin": own, "Sec-Fetch-Site": "same-origin"}).status_code == 200
+    assert guarded.get("/v1/models", headers={**of(keys, "bob"), "Host": "models.example"}).status_code == 200
+
+
 def test_headers_of_every_answer(guarded):
     for path in ("/", "/health", "/nowhere", "/v1/models"):
         headers = guarded.get(path).headers

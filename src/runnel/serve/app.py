@@ -57,8 +57,10 @@ class DetokenizeRequest(Asked):
     model: str | None = None
 
 
-def create_app(service: Service, keys: Keys | None = None, most_body: int = MOST_BODY) -> FastAPI:
-    """The application of a server. The engine of the service runs as long as it does."""
+def create_app(
+    service: Service, keys: Keys, hosts: frozenset[str] | None = None, most_body: int = MOST_BODY
+) -> FastAPI:
+    """The application of a server. The engine of the service runs as long as it does. hosts: see `Door`."""
 
     @asynccontextmanager
     async def running(app: FastAPI) -> AsyncIterator[None]:
@@ -68,7 +70,7 @@ def create_app(service: Service, keys: Keys | None = None, most_body: int = MOST
         await run_in_threadpool(service.close)
 
     app = FastAPI(title="Runnel", lifespan=running, docs_url=None, redoc_url=None)
-    app.add_middleware(Door, keys=keys or Keys(), metrics=service.metrics, most=most_body)
+    app.add_middleware(Door, keys=keys, hosts=hosts, metrics=service.metrics, most=most_body)
     add_handlers(app)
     _add_writing(app, service)
     _add_reading(app, service)
@@ -145,7 +147,7 @@ def _add_watching(app: FastAPI, service: Service) -> None:
 
     @app.get("/metrics")
     async def numbers() -> Response:
-        service.measure()
+        await run_in_threadpool(service.measure)
         return Response(service.metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
     @app.get("/", include_in_schema=False)
@@ -183,8 +185,8 @@ async def _embedded(
     try:
         for number, prompt in enumerate(prompts):
             reading = Averaged(prompt, service.served.model.init_state(1))
-            owner, deadline = f"{request.state.owner}/{user}", time.monotonic() + service.served.deadline
-            call.submit(Job(owner, reading, call.tell(number), deadline=deadline))
+            deadline = time.monotonic() + service.served.deadline
+            call.submit(Job(request.state.key.name, user, reading, call.tell(number), deadline=deadline))
         await unless_gone(request, all_read())
     finally:
         call.close()

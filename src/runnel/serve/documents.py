@@ -46,7 +46,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
         """From JSON; from a text of any length, which is read while it comes; or from a file that was downloaded."""
         kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
         key: Key = request.state.key
-        service.check_room(key)
+        await run_in_threadpool(service.check_room, key)
         if kind == FILE:
             return _made(await _taken(request, service, key))
         if kind == TEXT:
@@ -66,23 +66,23 @@ def add_routes(app: FastAPI, service: Service) -> None:
     async def listed(request: Request, limit: int = 100, after: str | None = None) -> dict[str, Any]:
         if not 1 <= limit <= 1000:
             raise ValueError(f"limit must lie in [1, 1000]; got {limit}")
-        found = await run_in_threadpool(service.store.documents, request.state.owner, limit + 1, after)
+        found = await run_in_threadpool(service.store.documents, request.state.key.name, limit + 1, after)
         return {"object": "list", "data": [_described(e) for e in found[:limit]], "has_more": len(found) > limit}
 
     @app.get("/v1/states/{identity}")
     async def shown(identity: str, request: Request) -> dict[str, Any]:
-        return _described(service.entry(request.state.key, identity))
+        return _described(await run_in_threadpool(service.entry, request.state.key, identity))
 
     @app.delete("/v1/states/{identity}")
     async def deleted(identity: str, request: Request) -> dict[str, Any]:
-        entry = service.entry(request.state.key, identity)
+        entry = await run_in_threadpool(service.entry, request.state.key, identity)
         await run_in_threadpool(service.store.drop, entry)
         return {"id": entry.id, "object": "state", "deleted": True}
 
     @app.get("/v1/states/{identity}/file", response_model=None)
     async def file(identity: str, request: Request) -> Response:
         """The state as a file, which `POST /v1/states` takes again."""
-        entry = service.entry(request.state.key, identity)
+        entry = await run_in_threadpool(service.entry, request.state.key, identity)
         return FileResponse(service.store.file(entry), media_type=FILE, filename=f"{entry.id}.state")
 
 
@@ -122,7 +122,7 @@ async def _after(service: Service, key: Key, state: State, tokens: Sequence[int]
     deadline = time.monotonic() + min(timeout or seconds, seconds)
     call = Call(service.engine)
     try:
-        call.submit(Job(f"{key.name}/", Reading(tokens, state), call.tell(0), deadline=deadline))
+        call.submit(Job(key.name, "", Reading(tokens, state), call.tell(0), deadline=deadline))
         found = await call.next()
     finally:
         call.close()

@@ -8,6 +8,7 @@ import asyncio
 import re
 from collections import Counter
 from typing import Any
+from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -40,10 +41,15 @@ _BRACKETS = re.compile(rb"[^\[\]{}]+")
 
 
 class Door:
-    """An ASGI application around another one. most: bytes of a body that is read as a whole; deepest: of its JSON."""
+    """An ASGI application around another one. hosts: the names that the server may be called by, where no key keeps the
+    pages of others from asking; None for any. most: bytes of a body that is read as a whole; deepest: of its JSON.
+    """
 
-    def __init__(self, app: ASGIApp, keys: Keys, metrics: Metrics, most: int, deepest: int = 32) -> None:
-        self.app, self.keys, self.metrics, self.most, self.deepest = app, keys, metrics, most, deepest
+    def __init__(
+        self, app: ASGIApp, keys: Keys, hosts: frozenset[str] | None, metrics: Metrics, most: int, deepest: int = 32
+    ) -> None:
+        self.app, self.keys, self.hosts, self.metrics = app, keys, hosts, metrics
+        self.most, self.deepest = most, deepest
         self.inside: Counter[str] = Counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -66,8 +72,10 @@ class Door:
             self.metrics.requests.labels(getattr(route, "path", "other"), status or 499).inc()
 
     async def _enter(self, scope: Scope, receive: Receive, send: Send) -> None:
-        key = self.keys.holder(_presented(Headers(scope=scope)))
+        headers = Headers(scope=scope)
+        key = self.keys.holder(_presented(headers))
         try:
+            self._check_origin(headers)
             if key is None:
                 if scope["path"] not in OPEN:
                     raise Refused(401, "a valid API key is required: Authorization: Bearer KEY", code="invalid_api_key")
@@ -78,7 +86,7 @@ class Door:
         except (Refused, Busy) as error:
             await answered(error)(scope, receive, send)
             return
-        scope.setdefault("state", {}).update(owner=key.name, key=key)
+        scope.setdefault("state", {}).update(key=key)
         self.inside[key.name] += 1
         try:
             await self.app(scope, receive if body is None else _replayed(body, receive), send)
@@ -86,6 +94,15 @@ class Door:
             self.inside[key.name] -= 1
             if not self.inside[key.name]:
                 del self.inside[key.name]
+
+    def _check_origin(self, headers: Headers) -> None:
+        """Refused for what a browser sends on behalf of somebody else's page, also under a name that leads here."""
+        host = headers.get("host", "")
+        if self.hosts is not None and host and urlsplit(f"//{host}").hostname not in self.hosts:
+            raise Refused(403, "without keys this server answers to the names of this machine only")
+        origin = headers.get("origin")
+        if headers.get("sec-fetch-site") == "cross-site" or (origin is not None and urlsplit(origin).netloc != host):
+            raise Refused(403, "pages of other servers may not ask")
 
     async def _body(self, scope: Scope, receive: Receive) -> bytes | None:
         """The body; None where there is none to look at."""

@@ -99,7 +99,8 @@ def app_of(settings: Settings) -> Any:
     engine = Engine(served.model, settings.limits, metrics, list(served.drafters.values()))
     store = Store(settings.states, served.model, settings.budget)
     service = Service(served, engine, store, Prefixes(store, metrics, settings.stride), metrics)
-    app = create_app(service, keys, settings.max_body)
+    hosts = None if keys or settings.force else frozenset({"localhost", "127.0.0.1", "::1", settings.host})
+    app = create_app(service, keys, hosts, settings.max_body)
     app.state.service = service
     return app
 

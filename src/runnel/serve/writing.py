@@ -64,7 +64,7 @@ async def answer(request: Request, service: Service, meaning: Meaning, asked: Sa
         raise ValueError("stream_options needs stream; got stream_options alone")
     key: Key = request.state.key
     if asked.save_state:
-        service.check_room(key)
+        await run_in_threadpool(service.check_room, key)
     call = Call(service.engine)
     try:
         found = await run_in_threadpool(meaning, service, asked, key)
@@ -90,8 +90,7 @@ def _jobs(service: Service, found: Answer, call: Call, key: Key) -> list[Job]:
         rows = found.plan.rows(number, prompt, int(found.after.lengths[0]) + len(prompt))
         reading, keep = _reading(service, found, prompt, key)
         stride = service.prefixes.stride if keep is not None else 0
-        owner = f"{key.name}/{asked.user or ''}"
-        jobs.append(Job(owner, reading, call.tell(number), rows, deadline, keep, stride))
+        jobs.append(Job(key.name, asked.user or "", reading, call.tell(number), rows, deadline, keep, stride))
     return jobs
 
 
