@@ -52,8 +52,8 @@ def test_is_no_worse_on_its_folds_than_its_best_member_and_saves_as_tensors():
 def test_folds_are_apart_from_what_their_members_are_fitted_on():
     train, _ = parts(seasonal(), WindowShape(48, 6, channels=2))
     early, late = train.between(0, 2 / 3), train.between(2 / 3, 5 / 6)
-    assert int(early.first.min()) == 48 and int(early.first.max()) + 6 == int(late.first.min()) == 48 + 252 * 2 // 3
-    assert int(late.first.max()) + 6 == 48 + 252 * 5 // 6
+    assert int(early.first.min()) == 48 and int(early.first.max()) + 6 == int(late.first.min()) == 300 * 2 // 3
+    assert int(late.first.max()) + 6 == 300 * 5 // 6
 
 
 def test_the_pull_is_chosen_on_folds_that_had_no_part():

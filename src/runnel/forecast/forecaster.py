@@ -390,7 +390,7 @@ class Forecaster:
             missing = [id for id in found.ids if id not in static.index]
             if missing:
                 raise ValueError(f"static covariates must be given for every series; {missing[0]!r} has none")
-            rows = torch.from_numpy(static.loc[found.ids].to_numpy()).float()
+            rows = torch.tensor(static.loc[found.ids].to_numpy()).float()
         return scaling.table(found, scales, len(self.columns.past), self.together, ahead, rows)
 
     def _static(self, static_df: Any, found: Panel) -> pd.DataFrame | None:

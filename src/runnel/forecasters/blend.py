@@ -49,7 +49,7 @@ class Member:
 
 @dataclass(frozen=True)
 class Config:
-    """members: at least one. cuts: rising shares of the training part, where folds begin. pulls: see (1).
+    """members: at least one. cuts: rising shares of the training rows, where folds begin. pulls: see (1).
 
     every: the windows that weights are learned from are thinned out to one in so many.
     """

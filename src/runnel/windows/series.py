@@ -94,16 +94,14 @@ class WindowSet:
         return replace(self, series=self.series[::step], first=self.first[::step])
 
     def between(self, low: float, high: float) -> WindowSet:
-        """By time, in each series: windows whose targets all lie from one share of the rows to another.
+        """By time, in each series: windows whose targets all lie from one share of its rows to another.
 
-        low, high: in [0, 1], of the rows from the first target of the windows to their last.
+        low, high: in [0, 1], of the rows up to the last target of the windows.
         """
-        count, horizon = self.table.count, self.shape.horizon
-        first = torch.full((count,), torch.iinfo(torch.long).max).scatter_reduce(0, self.series, self.first, "amin")
-        end = torch.zeros(count, dtype=torch.long).scatter_reduce(0, self.series, self.first + horizon, "amax")
-        rows = (end - first).clamp(min=0)
-        begin, stop = (first + (share * rows).long() for share in (low, high))
-        kept = (self.first >= begin[self.series]) & (self.first + horizon <= stop[self.series])
+        end = torch.zeros(self.table.count, dtype=torch.long)
+        end = end.scatter_reduce(0, self.series, self.first + self.shape.horizon, "amax")
+        begin, stop = (low * end).long(), (high * end).long()
+        kept = (self.first >= begin[self.series]) & (self.first + self.shape.horizon <= stop[self.series])
         return replace(self, series=self.series[kept], first=self.first[kept])
 
     def seen_by(self, shape: WindowShape) -> WindowSet:
