@@ -31,6 +31,7 @@ KINDS = {
     "codecs": "codec",
     "layouts": "layout",
     "packings": "packing",
+    "plans": "plan",
     "data": "source",
     "interop/families": "checkpoint",
 }

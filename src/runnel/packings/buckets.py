@@ -11,8 +11,8 @@ Paper: "Training and Inference Efficiency of Encoder-Decoder Speech Models" (202
 | inputs, outputs | buckets and sub-buckets of 2D bucketing |
 | fits | one trial of the OOMptimizer, which a caller measures or computes |
 
-Deviates: what fits is asked of the caller, where the paper allocates on a GPU until it fails. The encoder-heavy models of
-the paper are not here: the models of this house have no encoder.
+Deviates: what fits is asked of the caller, where the paper allocates on a GPU until it fails. The encoder-heavy models
+of the paper are not here: the models of this house have no encoder.
 """
 
 from __future__ import annotations

@@ -13,8 +13,8 @@ Performance" (2021, 2107.02027), algorithm SPFHP.
 | most | the packing depth: documents in a row at most |
 | open | the tuples of strategies, by what they hold, with their repeat counts |
 
-Rows of one fill are moved together, so the cost depends on the number of different lengths, not of documents. What makes
-a packed row exact is elsewhere: `Lineage.packed` keeps every document's state and attention to itself.
+Rows of one fill are moved together, so the cost depends on the number of different lengths, not of documents. What
+makes a packed row exact is elsewhere: `Lineage.packed` keeps every document's state and attention to itself.
 """
 
 from __future__ import annotations
