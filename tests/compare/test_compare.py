@@ -132,6 +132,7 @@ def test_a_run_that_diverges_is_a_result(folder, monkeypatch, tmp_path):
         (["text.txt", "--rates", "fast"], "--rates must be positive numbers"),
         (["text.txt", "--tasks", "chess"], "there is no task 'chess'"),
         (["text.txt", "--seeds", "0"], "--seeds must be at least 1"),
+        (["-", "--models", "mingru"], "give a file instead of -"),
         (["ar", "--models", "mingru"], "needs text or a source of tokens"),
         (["text.txt", "--resume", "--out", "nothing-here", "--models", "mingru"], "plan.json does not exist"),
     ],

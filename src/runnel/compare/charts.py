@@ -46,7 +46,7 @@ def curves(summary: dict[str, Any]) -> str:
 
 def trade(summary: dict[str, Any]) -> str:
     """Loss against the bytes of a state after 32k tokens, and against the speed of decoding."""
-    ended = [model for model in summary["models"] if model["bits"] is not None and "state_bytes" in model]
+    ended = sorted((m for m in summary["models"] if m["bits"] is not None and "state_bytes" in m), key=_bits)
     figure = Figure(figsize=(9, 3.8), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     _scatter(left, ended, [model["state_bytes"]["32k"] for model in ended], "bytes of state after 32k tokens")

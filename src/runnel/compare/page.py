@@ -15,7 +15,7 @@ th:first-child, td:first-child { text-align: left; }
 th { border-bottom: 2px solid #888; font-weight: 600; vertical-align: bottom; }
 tr.baseline td { color: #555; font-style: italic; }
 td { white-space: nowrap; } td:first-child { white-space: normal; }
-figure { margin: 1rem 0; } svg { max-width: 100%; height: auto; }
+figure { margin: 1rem 0; } svg { width: 100%; height: auto; }
 p.note { color: #555; font-size: 13px; }
 @media print { body { margin: 0; max-width: none; font-size: 11px; } figure, table { break-inside: avoid; } }
 """

@@ -71,7 +71,9 @@ def with_entrants(plan: Plan, entrants: Sequence[Entrant]) -> Plan:
 
 
 def vocab_size(plan: Plan) -> int:
-    """Of what is compared on. ValueError where the source is no text and has no tokens."""
+    """Of what is compared on. ValueError where the source has no tokens, or can be read only once."""
+    if plan.data == "-":
+        raise ValueError("a comparison reads its text again and again: give a file instead of -")
     found = plan.source().vocab_size
     if not found:
         raise ValueError(f"a comparison needs text or a source of tokens; {plan.data} has values")
