@@ -226,11 +226,9 @@ class Forecaster:
         fitted = self._fitted()
         found = fitted.panel if df is None else self._panel(df)
         scales = fitted.scales if df is None else self._scales_for(found)
-        laws = self._quantile_columns(level or (), quantiles or ())
-        ahead = self._ahead(found, scales, futr_df)
-        table = self._table(found, scales, fitted.static, ahead)
-        mean, bounds = self._forecast(table, scales, [q for _, q in laws])
-        out = self._frame(found, {self.name: mean, **dict(zip([n for n, _ in laws], bounds, strict=True))})
+        self._quantile_columns(level or (), quantiles or ())  # raises before the work
+        table = self._table(found, scales, fitted.static, self._ahead(found, scales, futr_df))
+        out = self._laid_out(self._laws(table), found, scales, level or (), quantiles or ())
         return panel.like(out, df if df is not None else futr_df)
 
     def sample(self, n: int = 100, df: Any = None, futr_df: Any = None, seed: int | None = None) -> Any:
@@ -306,23 +304,18 @@ class Forecaster:
 
     # ---- parts --------------------------------------------------------------------------------------------------
 
-    def _forecast(self, table: SeriesTable, scales: Scales, levels: Sequence[float]) -> tuple[Array, list[Array]]:
-        means: list[Array] = []
-        bounds: list[list[Array]] = [[] for _ in levels]
-        fitted = self._fitted()
-        for law in self._laws(table):
-            mean = law.mean()
-            means.append(mean.numpy())
-            for level, bound in zip(levels, bounds, strict=True):
-                if self.head is None:
-                    value = mean + conformal.quantile(fitted.errors, level)[:, None]
-                else:
-                    value = law.quantile(level)
-                bound.append(value.numpy())
-        return (
-            self._original(np.concatenate(means), scales),
-            [self._original(np.concatenate(bound), scales) for bound in bounds],
-        )
+    def _laid_out(
+        self, laws: Sequence[Law], found: Panel, scales: Scales, level: Sequence[float], quantiles: Sequence[float]
+    ) -> pd.DataFrame:
+        """The frame of means and quantiles of the laws of all series, in their order."""
+        errors, named = self._fitted().errors, {self.name: [law.mean() for law in laws]}
+        for name, q in self._quantile_columns(level, quantiles):
+            if self.head is None:
+                shift = conformal.quantile(errors, q)[:, None]
+                named[name] = [law.mean() + shift for law in laws]
+            else:
+                named[name] = [law.quantile(q) for law in laws]
+        return self._frame(found, {name: self._original(torch.cat(v).numpy(), scales) for name, v in named.items()})
 
     @torch.no_grad()
     def _laws(self, table: SeriesTable) -> list[Law]:
