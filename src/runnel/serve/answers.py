@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,10 +23,11 @@ REASONS = {"eos": "stop", "stop": "stop", "length": "length"}
 
 @dataclass
 class Choice:
-    """One text of an answer as it grows. state: the id of its state, when that was kept."""
+    """One text of an answer as it grows. length: in characters. state: the id of its state, when that was kept."""
 
     speech: Speech
     pieces: list[Piece] = field(default_factory=list)
+    length: int = 0
     tokens: int = 0
     reason: str | None = None
     state: str | None = None
@@ -48,10 +50,11 @@ class Choice:
             self.reason = REASONS[event.reason]
             piece = self.speech.finish()
         self.pieces.append(piece)
+        self.length += len(piece.text)
         return piece
 
 
-class Answer:
+class Answer(ABC):
     """An answer of several choices. It knows how each of its parts is written. after: the state that the prompts
     follow.
     """
@@ -102,11 +105,13 @@ class Answer:
         choices = [self.choice(index, choice) for index, choice in enumerate(self.choices)]
         return {**self.begun(self.kind), "choices": choices, "usage": self.usage()}
 
+    @abstractmethod
     def choice(self, index: int, choice: Choice) -> dict[str, Any]:
-        raise NotImplementedError
+        """A text as a whole."""
 
+    @abstractmethod
     def part(self, index: int, piece: Piece) -> dict[str, Any]:
-        raise NotImplementedError
+        """What is new of a text."""
 
     def first(self, index: int) -> dict[str, Any] | None:
         """What a choice begins with in a stream."""
@@ -176,7 +181,7 @@ class Chat(Answer):
 
     def part(self, index: int, piece: Piece) -> dict[str, Any]:
         choice, text = self.choices[index], piece.text
-        if choice.text == text:  # the first of it
+        if choice.length == len(text):  # the first of it
             text = text.removeprefix(" ")
         reason = choice.reason
         delta: dict[str, Any] = {"content": text} if text else {}

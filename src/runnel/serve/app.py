@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import hashlib
+import re
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -24,7 +26,6 @@ from runnel.serve.jobs import Job, Read
 from runnel.serve.keys import Keys
 from runnel.serve.plan import prompts_of
 from runnel.serve.readings import Averaged
-from runnel.serve.served import Served
 from runnel.serve.service import Service
 from runnel.serve.wire import Asked, ChatRequest, CompletionRequest, Text, Tokens
 from runnel.serve.writing import answer, chat_of, completion_of
@@ -122,16 +123,16 @@ def _add_reading(app: FastAPI, service: Service) -> None:
 
 
 def _add_watching(app: FastAPI, service: Service) -> None:
-    served, engine = service.served, service.engine
+    engine = service.engine
 
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
-        return {"object": "list", "data": [_described(served)]}
+        return {"object": "list", "data": [_described(service)]}
 
     @app.get("/v1/models/{name}")
     async def model(name: str) -> dict[str, Any]:
         service.check_model(name)
-        return _described(served)
+        return _described(service)
 
     @app.get("/health")
     async def health() -> dict[str, str]:
@@ -150,13 +151,30 @@ def _add_watching(app: FastAPI, service: Service) -> None:
         await run_in_threadpool(service.measure)
         return Response(service.metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
+    text = PAGE.read_text(encoding="utf-8")
+    policy = {"Content-Security-Policy": _policy(text)}
+
     @app.get("/", include_in_schema=False)
     async def page() -> HTMLResponse:
-        return HTMLResponse(PAGE.read_text(encoding="utf-8"))
+        return HTMLResponse(text, headers=policy)
 
 
-def _described(served: Served) -> dict[str, Any]:
-    zero, config = served.model.init_state(1), served.model.config
+def _policy(page: str) -> str:
+    """What a browser may run of the page: what stands in it, and nothing else."""
+    parts = {"script": "", "style": ""}
+    for kind in parts:
+        inline = re.findall(f"<{kind}>(.*?)</{kind}>", page, flags=re.DOTALL)
+        digests = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in inline]
+        parts[kind] = " ".join(f"'sha256-{digest}'" for digest in digests) or "'none'"
+    return (
+        f"default-src 'none'; script-src {parts['script']}; style-src {parts['style']}; connect-src 'self'; "
+        "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
+
+
+def _described(service: Service) -> dict[str, Any]:
+    served, size = service.served, service.engine.size
+    config, zero = served.model.config, served.model.init_state(1)
     return {
         "id": served.name,
         "object": "model",
@@ -166,7 +184,9 @@ def _described(served: Served) -> dict[str, Any]:
         "pattern": config.pattern,
         "width": config.d_model,
         "vocab_size": served.vocab_size,
-        "state_bytes": zero.nbytes,
+        "layers": len(zero.layers),
+        "state_bytes": size.base,
+        "state_bytes_per_token": size.per_token,
         "drafters": ["none", *served.drafters],
         "drafter": served.drafter,
     }

@@ -137,9 +137,10 @@ class Engine:
                 self._write()
                 self._read()
         finally:
-            self._stopped = True
-            for job in [*self.queue, *self._running()]:
-                job.tell(Failed(Busy("the server is shutting down", 5)))
+            with self._wake:
+                self._stopped = True
+                for job in [*self.queue, *self._running()]:
+                    job.tell(Failed(Busy("the server is shutting down", 5)))
 
     def _goes_on(self) -> bool:
         """Wait for something to do, and see what has changed since the last round; False when the engine is to end."""
@@ -172,9 +173,10 @@ class Engine:
         self.metrics.queued.set(len(self.queue))
 
     def _fits(self, job: Job) -> bool:
-        running = self._running()
-        rows = sum(other.width for other in running) + job.width
-        return rows <= self.limits.rows and sum(j.bytes for j in running) + job.bytes <= self.limits.state_bytes
+        """Rows side by side take what the largest of them takes: memories that grow are padded to the longest."""
+        jobs = [*self._running(), job]
+        rows, largest = sum(other.width for other in jobs), max(other.bytes // other.width for other in jobs)
+        return rows <= self.limits.rows and rows * largest <= self.limits.state_bytes
 
     def _bytes(self, job: Job) -> int:
         """What the states of a job come to when all its texts are as long as they may be."""
