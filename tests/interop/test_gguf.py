@@ -57,7 +57,9 @@ def test_the_decay_is_stored_as_it_is_used(tmp_path):
     [
         ("gemma2", test_gemma2.TestGemma2, "can be written of falcon_mamba, llama, .*; got gemma2"),
         ("mistral", test_mistral.TestMistral, "has no windows"),
-        ("llama3", test_llama.TestLlama, "stretched by linear or yarn; got llama3"),
+        ("mamba_biases", test_mamba.TestMamba, "has no biases but that of its convolution"),
+        ("qwen3_biases", test_qwen3.TestQwen3, "has no biases of attention"),
+        ("llama3", test_llama.TestLlama, "stretched by linear or plain yarn; got llama3"),
     ],
 )
 def test_what_llama_cpp_has_no_form_of(case, family, said, tmp_path):

@@ -86,6 +86,8 @@ def _llama(writer: Any, theirs: Mapping[str, Any]) -> None:
 
 
 def _qwen(writer: Any, theirs: Mapping[str, Any]) -> None:
+    if theirs.get("attention_bias"):
+        raise ValueError("llama.cpp's qwen3 has no biases of attention: this model has them")
     if any(parts.windows(theirs, parts.late_windows(theirs))):
         raise ValueError("llama.cpp's qwen has no windows: this model would read other texts than it was made for")
     _attention(writer, theirs)
@@ -112,8 +114,11 @@ def _stretched(writer: Any, rope: Mapping[str, Any] | None) -> None:
 
     if rope is None:
         return
-    if rope["kind"] not in ("linear", "yarn") or "attention" in rope:
-        raise ValueError(f"GGUF files can hold rates stretched by linear or yarn; got {rope['kind']}")
+    plain = {"fast": 32.0, "slow": 1.0}
+    other = [name for name in ("attention", "whole", *plain) if name in rope and rope[name] != plain.get(name)]
+    if rope["kind"] not in ("linear", "yarn") or other:
+        found = " with ".join([rope["kind"], *other])
+        raise ValueError(f"GGUF files can hold rates stretched by linear or plain yarn; got {found}")
     writer.add_rope_scaling_type(gguf.RopeScalingType(rope["kind"]))
     writer.add_rope_scaling_factor(rope["factor"])
     if rope["kind"] == "yarn":
@@ -121,6 +126,8 @@ def _stretched(writer: Any, rope: Mapping[str, Any] | None) -> None:
 
 
 def _mamba(writer: Any, theirs: Mapping[str, Any]) -> None:
+    if theirs["use_bias"] or not theirs["use_conv_bias"]:
+        raise ValueError("llama.cpp's mamba has no biases but that of its convolution, which it needs")
     width, rank = theirs["hidden_size"], theirs["time_step_rank"]
     writer.add_context_length(NEVER)
     writer.add_embedding_length(width)
