@@ -2,8 +2,7 @@
 
 Hyndman and Khandakar, "Automatic Time Series Forecasting: The forecast Package for R" (2008), section 3, as the package
 statsforecast has it (`pip install 'runnel[statistics]'`). Every window is fitted when it is forecast: seconds a
-series where there is a season.
-Fewer than 12 rows, or rows that do not move, are forecast by the last one.
+series where there is a season. Fewer than 12 rows, or rows that do not move, are forecast by the last one.
 
 | code | paper |
 |---|---|

@@ -1,8 +1,8 @@
 """AutoETS: exponential smoothing, its kind of error, trend and season chosen by information criterion.
 
 Hyndman and Khandakar, "Automatic Time Series Forecasting: The forecast Package for R" (2008), section 2, as the package
-statsforecast has it (`pip install 'runnel[statistics]'`). Every window is fitted when it is forecast: tens of milliseconds a series.
-Fewer than 12 rows, or rows that do not move, are forecast by the last one.
+statsforecast has it (`pip install 'runnel[statistics]'`). Every window is fitted when it is forecast: tens of
+milliseconds a series. Fewer than 12 rows, or rows that do not move, are forecast by the last one.
 
 | code | paper |
 |---|---|
