@@ -36,7 +36,7 @@ def described(error: BaseException) -> tuple[int, dict[str, Any]]:
     if isinstance(error, Busy):
         return 429, body(str(error), "rate_limit_error", "busy")
     if isinstance(error, Late):
-        return 504, body(str(error), "timeout_error", "deadline")
+        return 408, body(str(error), "timeout_error", "deadline")
     if isinstance(error, UnicodeError):
         return 400, body("text must be characters that UTF-8 can say", "invalid_request_error")
     if isinstance(error, ValueError):
