@@ -89,7 +89,7 @@ class HiPPO(Mixer):
         if self.config.measure == "legs":
             y, after = unroll(self._step, (u, lineage.positions), state, lineage)
             return self._output(y.to(u.dtype), u), after
-        a, b = [z.expand(u.shape[-1], *z.shape) for z in (self.a, self.b)]
+        a, b = [z.to(state.memory.dtype).expand(u.shape[-1], *z.shape) for z in (self.a, self.b)]
         y, memory = state_space_scan(u, a, b, self.read[:, None], state.memory, lineage)
         return self._output(y[..., 0], u), State(memory)
 
@@ -113,9 +113,10 @@ class HiPPO(Mixer):
     def _step(self, token: tuple[Tensor, ...], state: State) -> tuple[Tensor, State]:
         """legs at the position that each row has got to."""
         u, position = token
+        a, b = self.a.to(u.dtype), self.b.to(u.dtype)
         time = (position + 1).to(u.dtype)[:, None, None]
-        half = self.a.to(u.dtype) / (2 * time)  # lower triangular
-        moved = state.memory + state.memory @ half.mT + u[..., None] * (self.b.to(u.dtype) / time)
+        half = a / (2 * time)  # lower triangular
+        moved = state.memory + state.memory @ half.mT + u[..., None] * (b / time)
         eye = torch.eye(self.config.order, dtype=u.dtype, device=u.device)
         c = torch.linalg.solve_triangular(eye - half, moved.mT, upper=False).mT
         return (c * self.read).sum(-1), State(c)

@@ -92,5 +92,6 @@ class STU(Mixer):
 
     def kernel(self) -> Float[Tensor, "L D"]:
         """The weight of every distance: sums over the filters of both banks."""
-        sign = (-1.0) ** torch.arange(self.length, device=self.basis.device)[:, None]
-        return self.basis @ self.plus + sign * (self.basis @ self.minus)
+        basis = self.basis.to(self.plus.dtype)
+        sign = (-1.0) ** torch.arange(self.length, device=basis.device)[:, None]
+        return basis @ self.plus + sign * (basis @ self.minus)
