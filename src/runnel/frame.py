@@ -25,6 +25,7 @@ class Frame:
     carried: what the vector that it is added to is multiplied by.
     residual: what the output of a mixer or block is multiplied by before it is added.
     embedding: what a token's embedding is multiplied by.
+    embedding_norm: a norm stands between the embedding and the first layer.
     positions: how many learned positions are added to the embeddings; a text cannot be longer.
     tied: the head's matrix is the embedding.
     """
@@ -34,6 +35,7 @@ class Frame:
     residual: float = 1.0
     carried: float = 1.0
     embedding: float = 1.0
+    embedding_norm: bool = False
     positions: int | None = None
     tied: bool = False
 

@@ -170,6 +170,7 @@ class Model(nn.Module):
         else:
             self.embed = linear(config.outcomes, config.d_model, bias=True)
         self.positions = None if frame.positions is None else Positions(frame.positions, config.d_model)
+        self.embedding_norm = frame.make_norm(config.d_model) if frame.embedding_norm else None
         self.layers = nn.ModuleList(Layer(spec, config.d_model, frame) for spec in specs)
         self.norm: Norm = frame.make_norm(config.d_model)
         default_head = "categorical" if config.vocab_size is not None else "gaussian"
@@ -268,7 +269,9 @@ class Model(nn.Module):
             x = self.embed.mixed(inputs)
         else:
             x = self.embed(inputs)
-        return x if self.positions is None else x + self.positions.of(lineage.positions, lineage.valid)
+        if self.positions is not None:
+            x = x + self.positions.of(lineage.positions, lineage.valid)
+        return x if self.embedding_norm is None else self.embedding_norm(x)
 
     def tie(self) -> None:
         """Make the head's matrix the embedding, as a frame that is `tied` wants it."""
