@@ -41,7 +41,7 @@ def test_windows_with_missing_targets_are_left_out():
     gappy = SeriesTable(spoilt, table.lengths, missing=holes)
     late = torch.tensor([101 + 8]), torch.tensor([400])
     around = torch.tensor([100 - 2]), torch.tensor([100 + 3])
-    assert sums(gappy.windows(shape, *around)).count == 0
+    assert sums(gappy.windows(shape, *around)).targets == 0
     found, expected = (sums(t.windows(shape, *late)) for t in (gappy, table))
     assert torch.equal(found.gram, expected.gram) and torch.equal(found.cross, expected.cross)
 

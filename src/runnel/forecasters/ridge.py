@@ -81,7 +81,7 @@ class Ridge(WindowModel):
             judged = anchored(held, anchor)
             for penalty in self.config.penalties:
                 weight = torch.linalg.solve(gram + penalty * torch.eye(len(gram)), cross)
-                error = squared_error(judged, weight) / max(held.count, 1)
+                error = squared_error(judged, weight) / max(held.targets, 1)
                 if error < best:
                     best = error
                     self.anchor.copy_(anchor)

@@ -20,12 +20,12 @@ BATCH = 4096
 
 
 class Sums(NamedTuple):
-    """G, C and |V|^2 of equation (1), in float64, over `count` targets."""
+    """G, C and |V|^2 of equation (1), in float64, over so many targets."""
 
     gram: Float[Tensor, "L L"]
     cross: Float[Tensor, "L H"]
     square: float
-    count: int
+    targets: int
 
 
 def sums(windows: WindowSet) -> Sums:
