@@ -183,6 +183,7 @@ def test_prefixes_give_way_and_documents_do_not(tmp_path, model, reader):
         store.keep("me", (state, 0), 1)
     assert all(store.state(entry) is not None for entry in documents)
     assert len(list(store.bodies.iterdir())) == 4
+    assert store.disk_bytes == 4 * state.nbytes
     store.close()
 
 
@@ -230,6 +231,12 @@ def test_prefixes_are_their_owner_s(tmp_path, model, reader):
     assert prefixes.longest("you", [1, 2, 3, 4]) is None
     assert prefixes.longest("me", [1, 2]) is None
     assert prefixes.longest("me", [2, 2, 3]) is None
+    prefixes.offer("me", [7, 7], (reader("ab"), 0))
+    prefixes.settle()
+    for entry in store.prefixes():
+        if entry.tokens == 2:
+            store.drop(entry)
+    assert prefixes.longest("me", [7, 7, 7]) is None
     prefixes.close()
     store.close()
     store = Store(tmp_path, model, Budget())

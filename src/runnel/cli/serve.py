@@ -72,6 +72,8 @@ def command(
     for option, value in (("--rows", rows), ("--state-memory", state_memory), ("--queue", queue), ("--chunk", chunk)):
         if value < 1:
             raise ValueError(f"{option} must be at least 1; got {value}")
+    waiting_each = queue if keys is None else max(1, queue // 2)  # no key keeps all others out
+    limits = Limits(rows, state_memory << 20, queue, waiting_each, chunk)
     temporary = tempfile.TemporaryDirectory(prefix="runnel-states-")
     settings = Settings(
         run=run,
@@ -84,7 +86,7 @@ def command(
         drafter=drafter,
         keys=keys,
         force=force,
-        limits=Limits(rows=rows, state_bytes=state_memory << 20, waiting=queue, chunk=chunk),
+        limits=limits,
         max_tokens=max_tokens,
         deadline=deadline,
         budget=Budget(memory << 20, disk << 20),

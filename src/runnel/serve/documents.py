@@ -159,11 +159,11 @@ async def _encoded(codec: Codec, characters: AsyncIterator[str]) -> AsyncIterato
 async def _taken(request: Request, service: Service, key: Key) -> Entry:
     """A state from a file that was downloaded from this server."""
     with tempfile.NamedTemporaryFile(suffix=".state") as file:
-        size = 0
+        size, most = 0, min(key.state_bytes, service.store.budget.disk)
         async for chunk in request.stream():
             size += len(chunk)
-            if size > key.state_bytes:
-                raise Refused(413, f"a state file may have at most {key.state_bytes} bytes")
+            if size > most:
+                raise Refused(413, f"a state file may have at most {most} bytes")
             file.write(chunk)
         file.flush()
         try:

@@ -43,6 +43,7 @@ class Prefixes:
         self._known: dict[str, Entry] = {}  # by digest
         self._lengths: dict[str, Counter[int]] = {}  # by owner: how many prefixes of each length
         self._waiting: queue.Queue[tuple[str, list[int], Place] | None] = queue.Queue(WAITING)
+        store.on_drop = self._discard
         for entry in store.prefixes():
             self._add(entry)
         self._writer = threading.Thread(target=self._write, name="runnel-prefixes", daemon=True)
@@ -63,7 +64,6 @@ class Prefixes:
                 self.metrics.prefix.labels("hit").inc()
                 self.metrics.reused.inc(count)
                 return Found(count, state)
-            self._discard(entry)
         self.metrics.prefix.labels("miss").inc()
         return None
 

@@ -16,6 +16,7 @@ import sqlite3
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -69,7 +70,7 @@ class Budget:
 
 
 class Store:
-    """States of one model in a folder. Safe for many threads of one process."""
+    """States of one model in a folder. Safe for many threads of one process. on_drop: told of every entry that goes."""
 
     def __init__(self, folder: Path, model: TextModel, budget: Budget) -> None:
         self.folder, self.model, self.budget = folder, model, budget
@@ -87,8 +88,10 @@ class Store:
         self._index.execute("PRAGMA journal_mode = WAL")
         self._index.execute("PRAGMA synchronous = FULL")
         self._index.executescript(SCHEMA)
+        self.on_drop: Callable[[Entry], None] = lambda entry: None
         (self._clock,) = self._index.execute("SELECT COALESCE(MAX(used), 0) FROM states").fetchone()
         self._sweep()
+        (self._on_disk,) = self._index.execute("SELECT COALESCE(SUM(bytes), 0) FROM states").fetchone()
 
     def close(self) -> None:
         with self._lock:
@@ -114,7 +117,9 @@ class Store:
 
     def kept(self, owner: str) -> int:
         """Bytes of an owner's documents."""
-        return self._sum("model = ? AND owner = ? AND kind = ?", (self.fingerprint, owner, DOCUMENT))
+        query = "SELECT COALESCE(SUM(bytes), 0) FROM states WHERE model = ? AND owner = ? AND kind = ?"
+        with self._lock:
+            return int(self._index.execute(query, (self.fingerprint, owner, DOCUMENT)).fetchone()[0])
 
     @property
     def memory_bytes(self) -> int:
@@ -122,7 +127,7 @@ class Store:
 
     @property
     def disk_bytes(self) -> int:
-        return self._sum("1 = 1", ())
+        return self._on_disk
 
     # ---- keeping and giving -------------------------------------------------------------------------------------
 
@@ -157,6 +162,7 @@ class Store:
             except sqlite3.OperationalError as error:
                 self._body(entry.id).unlink(missing_ok=True)
                 raise Full(f"the index could not be written: {error}") from None
+            self._on_disk += entry.bytes
             self._remember(entry.id, state)
         return entry
 
@@ -184,9 +190,11 @@ class Store:
 
     def drop(self, entry: Entry) -> None:
         with self._lock:
-            self._index.execute("DELETE FROM states WHERE id = ?", (entry.id,))
+            if self._index.execute("DELETE FROM states WHERE id = ?", (entry.id,)).rowcount:
+                self._on_disk -= entry.bytes
             self._forget(entry.id)
             self._body(entry.id).unlink(missing_ok=True)
+        self.on_drop(entry)
 
     def file(self, entry: Entry) -> Path:
         """The file of an entry, to be copied: `read` takes it again, of any store with the same secret."""
@@ -206,11 +214,6 @@ class Store:
         with self._lock:
             query = f"SELECT {COLUMNS} FROM states WHERE model = ? AND {where}"
             return [Entry(*row) for row in self._index.execute(query, (self.fingerprint, *values))]
-
-    def _sum(self, where: str, values: tuple[object, ...]) -> int:
-        with self._lock:
-            query = f"SELECT COALESCE(SUM(bytes), 0) FROM states WHERE {where}"
-            return int(self._index.execute(query, values).fetchone()[0])
 
     def _body(self, identity: str) -> Path:
         return self.bodies / f"{identity}.safetensors"
@@ -243,16 +246,12 @@ class Store:
     def _make_room(self, needed: int) -> None:
         """Drop the prefixes that were used longest ago. Full when documents alone leave no room."""
         with self._lock:
-            over = self.disk_bytes + needed - self.budget.disk
-            if over <= 0:
-                return
-            query = f"SELECT {COLUMNS} FROM states WHERE kind = ? ORDER BY used"
-            for entry in [Entry(*row) for row in self._index.execute(query, (PREFIX,))]:
-                self.drop(entry)
-                over -= entry.bytes
-                if over <= 0:
-                    return
-        raise Full(f"the states on disk may take {self.budget.disk} bytes")
+            query = f"SELECT {COLUMNS} FROM states WHERE kind = ? ORDER BY used LIMIT 1"
+            while self._on_disk + needed > self.budget.disk:
+                oldest = self._index.execute(query, (PREFIX,)).fetchone()
+                if oldest is None:
+                    raise Full(f"the states on disk may take {self.budget.disk} bytes")
+                self.drop(Entry(*oldest))
 
     def _sweep(self) -> None:
         """Make files and index agree after a crash."""
