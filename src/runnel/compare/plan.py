@@ -62,8 +62,8 @@ class Plan:
         """Everything that is scored on the tasks: the models, then the control."""
         return (*self.entrants, Entrant(tasks.CONTROL, self.task_layers, self.task_width))
 
-    def source(self, seed: int = 0) -> Source:
-        return open_source(self.data, Bytes(), self.length, self.batch_size, seed)
+    def source(self) -> Source:
+        return open_source(self.data, Bytes(), self.length, self.batch_size)
 
 
 def with_entrants(plan: Plan, entrants: Sequence[Entrant]) -> Plan:
