@@ -140,8 +140,8 @@ CLAIMS = (
     Claim(
         "long memory: HiPPO's poles",
         "A state space that begins with HiPPO's poles carries symbols over a silence; with random poles it does not.",
-        Side("s4d*2", "delayed_copy:items=4,symbols=8", 512, lr=3e-3),
-        Side("s4d*2", "delayed_copy:items=4,symbols=8", 512, lr=3e-3, random_poles=True),
+        Side("s4d*2", "delayed_copy:items=4,symbols=8", 256, steps=800, lr=3e-3),
+        Side("s4d*2", "delayed_copy:items=4,symbols=8", 256, steps=800, lr=3e-3, random_poles=True),
         solved=0.8,
         failed=0.4,
     ),
