@@ -45,7 +45,7 @@ def test_partitions_use_all_devices():
 
 
 def test_what_does_not_fit_is_refused():
-    with pytest.raises(ValueError, match="2 devices of 40 tokens each must hold .* 90 tokens"):
+    with pytest.raises(ValueError, match=r"2 devices of 40 tokens each must hold .* 90 tokens"):
         plan([90], 2, SMALL)
     with pytest.raises(ValueError, match="memory >= 1"):
         Config(memory=0)

@@ -19,9 +19,7 @@ UNITS = {"k": 1 << 10, "M": 1 << 20}
 def command(
     pattern: Annotated[str, typer.Argument(help='Pattern of mixers, such as "(mamba2*3, attention)*8".')],
     devices: Annotated[str, typer.Option(help="How many of what: 64xH100.")] = "8xH100",
-    length: Annotated[
-        str, typer.Option(help="Tokens in a row: 4096, 64k (times 1024), 1M (times 1024 * 1024).")
-    ] = "4k",
+    length: Annotated[str, typer.Option(help="Tokens in a row: 4096, 64k (of 1024), 1M (of 1024 * 1024).")] = "4k",
     batch: Annotated[int, typer.Option(help="Rows in a step, over all devices.")] = 64,
     d_model: Annotated[int, typer.Option(help="Width of the model.")] = 2048,
     layers: Annotated[int | None, typer.Option(help="Repeat the pattern to this many layers.")] = None,

@@ -86,6 +86,8 @@ def command(
         int | None, _option(VALIDATION, "CPU threads. The same number repeats a run to the bit.")
     ] = None,
     mesh: Annotated[str | None, _option(RANKS, "What they share: data=2,sequence=2. (default: all share rows)")] = None,
+    shard: Annotated[bool, _option(RANKS, "Each keeps its share of the weights (FSDP2).", "--shard")] = False,
+    recompute: Annotated[bool, _option(RANKS, "Keep only layers' inputs.", "--recompute")] = False,
     exchange: Annotated[str, _option(RANKS, "How slices of a sequence tell each other what came before.")] = "lasp2",
     json: Annotated[bool, _option(VALIDATION, "Print the result as JSON.", "--json")] = False,
 ) -> None:
@@ -119,6 +121,8 @@ def command(
         clip=clip or None,
         accumulate=accumulate,
         chunk=chunk,
+        recompute=recompute,
+        shard=shard,
         precision="bfloat16" if bf16 else "float32",
         ema=ema,
         valid_every=valid_every or None,

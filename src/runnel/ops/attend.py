@@ -31,7 +31,10 @@ class KeyValues(NamedTuple):
     @classmethod
     def empty(cls, batch_size: int, heads: int, width: int, like: Tensor, value_width: int | None = None) -> KeyValues:
         """value_width: V where it is not K."""
-        k, v = [like.new_zeros(batch_size, 0, heads, size) for size in (width, value_width or width)]
+        shapes = [(batch_size, 0, heads, size) for size in (width, value_width or width)]
+        k, v = [
+            torch.zeros(shape, dtype=like.dtype, device=like.device) for shape in shapes
+        ]  # never cut as weights are
         return cls(k, v, torch.zeros(batch_size, 0, dtype=torch.long, device=like.device))
 
     @classmethod

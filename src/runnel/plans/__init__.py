@@ -57,7 +57,8 @@ class Workload:
     """One step of training.
 
     parameters: all; matrices: those that every token is multiplied by. states: bytes that a row's recurrent layers pass
-    from slice to slice; keys: bytes of one token's keys and values over all attention layers. attention: layers of it. outcomes: V.
+    from slice to slice; keys: bytes of one token's keys and values over all attention layers. attention: how many of
+    them there are. outcomes: V.
     """
 
     parameters: int

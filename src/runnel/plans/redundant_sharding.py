@@ -1,4 +1,4 @@
-"""Redundant sharding: over how many devices to cut parameters, gradients, optimiser state and sequences, each by itself.
+"""Redundant sharding: over how many devices to cut parameters, gradients, optimiser state and sequences, each alone.
 
 Paper: "InternEvo: Efficient Long-sequence Large Language Model Training via Hybrid Parallelism and Redundant Sharding"
 (2024, 2401.09149).
@@ -17,8 +17,8 @@ Paper: "InternEvo: Efficient Long-sequence Large Language Model Training via Hyb
 
 The search is over all combinations, with no heuristics: there are a few thousand. Activations: 34 bytes a token, layer
 and width, or 2 with recomputation (2022, 2205.05198, in 16 bits), which costs a third more operations. Deviates: no
-tensor or pipeline parallelism; sequences are exchanged as states and keys (LASP-2), where the paper exchanges heads; what
-overlaps is the parameter gathers and the gradient reduction, up to the time of computing.
+tensor or pipeline parallelism; sequences are exchanged as states and keys (LASP-2), where the paper exchanges heads;
+what overlaps is the parameter gathers and the gradient reduction, up to the time of computing.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ PAPERS = {
 
 @dataclass(frozen=True)
 class Config:
-    """Bytes a parameter: weight and gradient (16 bits each), optimiser (weight and two moments in 32 bits); bytes a token,
-    layer and width: activations, and what recomputation keeps; bytes a logit (16 bits, and 32 in the loss).
+    """Bytes a parameter: weight and gradient (16 bits each), optimiser (weight and two moments in 32 bits); bytes a
+    token, layer and width: activations, and what recomputation keeps; bytes a logit (16 bits, and 32 in the loss).
     """
 
     weight: int = 2
@@ -66,7 +66,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class Plan:
-    """memory: bytes on one device, by part. sent: bytes that one device sends in a step, by what. seconds: of a step."""
+    """memory: bytes on one device, by part. sent: bytes that one device sends in a step, by what. seconds: a step's."""
 
     layout: Layout
     memory: dict[str, float]

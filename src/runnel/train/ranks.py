@@ -27,6 +27,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from runnel import catalog
 from runnel.lineage import Exchange, Lineage
+from runnel.train.sharding import is_sharded
 from runnel.types import Batch
 
 
@@ -119,8 +120,8 @@ class Ranks:
         return self._reduced(value, dist.ReduceOp.MAX)
 
     def sum_gradients(self, model: nn.Module) -> None:
-        """Every gradient becomes its sum over all ranks: one message a dtype."""
-        if self.devices is None:
+        """Every gradient becomes its sum over all ranks: one message a dtype. Sharded ones are summed already."""
+        if self.devices is None or is_sharded(model):
             return
         by_dtype: dict[torch.dtype, list[Tensor]] = {}
         for parameter in model.parameters():
