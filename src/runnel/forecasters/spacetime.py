@@ -119,8 +119,7 @@ class EncoderLayer(nn.Module):
         super().__init__()
         self.system, self.skip = Companion(width, d_state), parameter(torch.ones(width))
         self.norm, self.mlp_norm = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.mlp = mlp.MLP(width, mlp.Config(expand=2))
-        self.dropout = nn.Dropout(dropout)
+        self.mlp, self.dropout = mlp.MLP(width, mlp.Config(expand=2)), nn.Dropout(dropout)
 
     def forward(self, u: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
         inside = self.norm(u)
@@ -144,8 +143,8 @@ def reference(system: Companion, u: Sequence[float], horizon: int) -> tuple[list
     for value in u:
         x = matrix @ x + b * value
         open_loop.append((c @ x).item())
-    for _ in range(horizon if system.feedback is not None else 0):
+    assert system.feedback is not None, "only a closed loop feeds back"
+    for _ in range(horizon):
         closed.append((c @ x).item())
-        assert system.feedback is not None
         x = matrix @ x + b * (system.feedback[0] @ x)
     return open_loop, closed

@@ -28,11 +28,10 @@ from torch import Tensor, nn
 
 from runnel import patterns
 from runnel.forecasters import moving_average
-from runnel.lineage import Lineage
 from runnel.mixer import linear
 from runnel.model import Layer
 from runnel.windows import Window, WindowModel, WindowShape
-from runnel.windows.layers import check_positive
+from runnel.windows.layers import Trunk, check_positive
 from runnel.windows.model import check_norm
 
 PAPERS = {"xLSTMTime : Long-term Time Series Forecasting With xLSTM": "2407.10240"}
@@ -61,20 +60,15 @@ class XLSTMTime(WindowModel):
         for part in (self.trend, self.rest):
             nn.init.constant_(part.weight, 1 / shape.history)
         self.embed = linear(horizon, width, bias=True)
-        self.layers = nn.ModuleList(Layer(spec, width) for spec in patterns.parse(config.cells, None))
-        self.norm_out = nn.LayerNorm(width)
+        self.cells = Trunk((Layer(spec, width) for spec in patterns.parse(config.cells, None)), nn.LayerNorm(width))
         self.out = linear(width, horizon * shape.outputs, bias=True)
 
     def forward(self, window: Window) -> Float[Tensor, "B H C K"]:
         x = window.history
         trend = moving_average(x, self.config.kernel)  # eq. (1)
         forecast = self.trend(trend.transpose(1, 2)) + self.rest((x - trend).transpose(1, 2))  # eq. (2): (B, C, H)
-        z = self.embed(forecast)
-        lineage = Lineage.sequence(z.shape[0], z.shape[1], z.device)
-        for layer in self.layers:
-            assert isinstance(layer, Layer)
-            z, _ = layer(z, layer.mixer.init_state(z.shape[0]), lineage)  # eq. (3)
-        return self.out(self.norm_out(z)).unflatten(-1, (self.shape.horizon, -1)).transpose(1, 2)  # eq. (4)
+        z, _ = self.cells(self.embed(forecast))  # eq. (3)
+        return self.out(z).unflatten(-1, (self.shape.horizon, -1)).transpose(1, 2)  # eq. (4)
 
 
 def reference(model: XLSTMTime, history: Float[Tensor, "L C"]) -> Float[Tensor, "C H*K"]:
@@ -87,7 +81,7 @@ def reference(model: XLSTMTime, history: Float[Tensor, "L C"]) -> Float[Tensor, 
         s = model.trend.weight @ trend + model.trend.bias + model.rest.weight @ (x - trend)
         tokens.append(model.embed.weight @ s + model.embed.bias)
     z = torch.stack(tokens)
-    for layer in model.layers:
+    for layer in model.cells.layers:
         assert isinstance(layer, Layer)
         z = z + layer.mixer.reference(layer.mixer_norm(z)[None])[0]
-    return torch.stack([model.out.weight @ token + model.out.bias for token in model.norm_out(z)])
+    return torch.stack([model.out.weight @ token + model.out.bias for token in model.cells.norm(z)])
