@@ -37,6 +37,9 @@ def test_bodies_that_are_too_large_too_deep_or_no_text(client):
 
     with suppress(httpx.TransportError):  # the connection may be closed while the client still writes
         assert client.post("/v1/completions", content=chunks(), headers=JSON).status_code == 413
+    assert client.post("/v1/completions", content=large, headers={"Content-Type": "text/plain"}).status_code == 413
+    for host in ("[::", "[x]:1"):
+        assert client.get("/health", headers={"Host": host}).status_code in (400, 403)
     for path in ("/v1/completions", "/v1/states", "/v1/chat/completions", "/tokenize"):
         for body in (
             b"[" * 100_000,

@@ -20,8 +20,8 @@ from runnel.serve.metrics import Metrics
 
 OPEN = frozenset({"/", "/health", "/ready"})
 """Paths that ask for no key."""
-STREAMED = "application/octet-stream", "text/plain"
-"""Types of bodies that a route reads piece by piece, and limits itself."""
+STREAMING, STREAMED = "/v1/states", ("application/octet-stream", "text/plain")
+"""The path that reads bodies of these types piece by piece, and limits them itself."""
 PATIENCE = 60.0
 """Seconds that a client has to send a body."""
 HEADERS = {
@@ -81,26 +81,36 @@ class Door:
                 key = Key("visitor", "0" * 64)
             if self.inside[key.name] >= key.requests:
                 raise Busy(f"this key may have {key.requests} requests at once", 1)
-            body = await self._body(scope, receive)
         except (Refused, Busy) as error:
             await answered(error)(scope, receive, send)
             return
         scope.setdefault("state", {}).update(key=key)
         self.inside[key.name] += 1
         try:
-            await self.app(scope, receive if body is None else _replayed(body, receive), send)
+            await self._pass(scope, receive, send)
         finally:
             self.inside[key.name] -= 1
             if not self.inside[key.name]:
                 del self.inside[key.name]
 
+    async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            body = await self._body(scope, receive)
+        except Refused as error:
+            await answered(error)(scope, receive, send)
+            return
+        await self.app(scope, receive if body is None else _replayed(body, receive), send)
+
     def _check_origin(self, headers: Headers) -> None:
         """Refused for what a browser sends on behalf of somebody else's page, also under a name that leads here."""
-        host = headers.get("host", "")
-        if self.hosts is not None and host and urlsplit(f"//{host}").hostname not in self.hosts:
+        host, origin = headers.get("host", ""), headers.get("origin")
+        try:
+            name, asking = urlsplit(f"//{host}").hostname, None if origin is None else urlsplit(origin).netloc
+        except ValueError:
+            raise Refused(400, "the headers Host and Origin must be addresses") from None
+        if self.hosts is not None and host and name not in self.hosts:
             raise Refused(403, "without keys this server answers to the names of this machine only")
-        origin = headers.get("origin")
-        if headers.get("sec-fetch-site") == "cross-site" or (origin is not None and urlsplit(origin).netloc != host):
+        if headers.get("sec-fetch-site") == "cross-site" or asking not in (None, host):
             raise Refused(403, "pages of other servers may not ask")
 
     async def _body(self, scope: Scope, receive: Receive) -> bytes | None:
@@ -108,7 +118,8 @@ class Door:
         headers = Headers(scope=scope)
         if scope["method"] in ("GET", "HEAD", "DELETE", "OPTIONS") and not _announced(headers):
             return None
-        if headers.get("content-type", "").split(";")[0].strip().lower() in STREAMED:
+        kind = headers.get("content-type", "").split(";")[0].strip().lower()
+        if scope["path"] == STREAMING and kind in STREAMED:
             return None
         too_large = Refused(413, f"a body may have at most {self.most} bytes")
         if _announced(headers) > self.most:
