@@ -30,13 +30,6 @@ def test_training_reads_them(tmp_path):
     assert not torch.equal(before, model.embed.weight)
 
 
-@pytest.mark.filterwarnings("ignore")  # its own, while it fingerprints
-def test_a_dataset_is_read_like_a_list(tmp_path):
-    datasets = pytest.importorskip("datasets", reason="needs the datasets package")
-    lists, rows = [source(r, tmp_path / n) for r, n in ((RECORDS, "a"), (datasets.Dataset.from_list(RECORDS), "b"))]
-    assert torch.equal(lists.batch(3).inputs, rows.batch(3).inputs)
-
-
 @pytest.mark.parametrize(
     ("records", "said"),
     [
