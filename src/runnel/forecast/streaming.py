@@ -90,7 +90,7 @@ def update(forecaster: Forecaster, stream: Stream, rows: Any) -> Stream:
 @torch.no_grad()
 def forecast(
     forecaster: Forecaster, stream: Stream, level: Sequence[float] = (), quantiles: Sequence[float] = ()
-) -> Any:
+) -> pd.DataFrame:
     """The frame that `predict` gives, after the newest row of the stream."""
     model = _model(forecaster)
     features = model.read_out(stream.hidden)
