@@ -1,6 +1,7 @@
 """What decoders do against repetition, and against lists of texts that all say the same.
 
-    python recipes/repetition.py        three seeds; about a minute on one core
+    python recipes/repetition.py                      three seeds; about a minute on one core
+    python recipes/repetition.py --run runs/demo      the model of `make demo` too, on text that it was not trained on
 
 A small model learns sentences of a toy grammar, and every decoder continues the same prompts. rep-4 is the share of
 4-grams that repeat an earlier one of their text, distinct-2 the share of 2-grams of a list of texts that are distinct
@@ -10,7 +11,9 @@ as the baseline. The table goes to docs/results/repetition.md.
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +21,10 @@ import torch
 from torch.nn.functional import cross_entropy
 
 import runnel
+from runnel.cli.demo import VALID_FRACTION as HELD_OUT
+from runnel.codecs.bytes import Bytes
+from runnel.data import open_source
+from runnel.data.text import standard_library
 from runnel.decoders import beam, contrastive, diverse_beam, momentum, sample
 from runnel.model import Model
 from runnel.ops.measures import distinct, isotropy, repetition
@@ -76,9 +83,16 @@ def prompts(seed: int) -> list[list[int]]:
     return sentences(8, 2, torch.Generator().manual_seed(1000 + seed)).tolist()
 
 
-def repeated(model: Model, decoder: Any, seed: int) -> Measured:
+def held_out(seed: int) -> list[list[int]]:
+    """Prompts of 64 bytes from the part of the standard library that the demo holds out, other ones for every seed."""
+    source = open_source(standard_library(), Bytes(), 64, 8, valid_fraction=HELD_OUT)
+    rows = torch.cat([batch.inputs for batch in source.valid() if batch.inputs.shape[1] == 64])
+    return rows[torch.linspace(0, len(rows) - 1, 3 * 8).long()][seed::3].tolist()
+
+
+def repeated(model: Model, decoder: Any, seed: int, given: Callable[[int], list[list[int]]] = prompts) -> Measured:
     """rep-4 of one long text for each prompt."""
-    found = runnel.generate(model, prompts(seed), LENGTH, decoder=decoder, seed=seed)
+    found = runnel.generate(model, given(seed), LENGTH, decoder=decoder, seed=seed)
     return Measured(
         _mean([repetition(text, 4) for text in found.tokens]), _mean([p for own in found.logprobs for p in own])
     )
@@ -116,7 +130,17 @@ def baseline(seeds: Sequence[int], measure: Callable[[list[list[int]]], float], 
     return "| *fresh text* | " + " | ".join(f"*{measure(texts):.3f}*" for texts in fresh) + " | |"
 
 
+def of_run(folder: Path) -> list[str]:
+    """The table of one model on held-out text; its columns are seeds of the prompts and of the noise."""
+    model = runnel.load(folder).eval()
+    return table("rep-4", dict.fromkeys(SEEDS, model), ONE_TEXT, partial(repeated, given=held_out))
+
+
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", type=Path, help="the folder of a byte model of the standard library")
+    run = parser.parse_args().run
+    torch.set_num_threads(1)
     models = {seed: trained(seed) for seed in SEEDS}
     hidden = [model.features(torch.tensor(prompts(seed)[:1]))[0][0].detach() for seed, model in models.items()]
     lines = [
@@ -132,6 +156,9 @@ def main() -> None:
         "",
         "Isotropy of the hidden vectors of a prompt: " + ", ".join(f"{isotropy(own):.2f}" for own in hidden) + ".",
     ]
+    if run is not None:
+        lines += ["", f"The model of `make demo`, {LENGTH} bytes after each of 8 prompts of text it never saw:", ""]
+        lines += of_run(run)
     PAGE.write_text("\n".join(lines) + "\n", encoding="utf-8")
     print("\n".join(lines))
 

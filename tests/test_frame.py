@@ -20,9 +20,9 @@ def test_the_default_frame_is_not_written_down():
     assert built(tied=True).config.to_dict()["frame"]["tied"]
 
 
-@pytest.mark.parametrize("place", ["before", "around", "after"])
+@pytest.mark.parametrize("place", ["before", "around", "after", "through"])
 def test_where_the_norms_stand(place):
-    model = built(place=place, norm="rms(eps=1e-3)", residual=0.5)
+    model = built(place=place, norm="rms(eps=1e-3)", residual=0.5, carried=0.7)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
     lineage, x = Lineage.sequence(1, 5), model.embed(TOKENS)
@@ -31,8 +31,8 @@ def test_where_the_norms_stand(place):
             norm, after = getattr(layer, f"{part}_norm"), getattr(layer, f"{part}_norm_after", None)
             given = x if place == "after" else norm(x)
             y = layer.mixer(given, layer.mixer.init_state(1), lineage)[0] if part == "mixer" else layer.block(given)
-            y = {"before": lambda y: y, "around": after, "after": norm}[place](y)
-            x = x + 0.5 * y
+            y = {"before": lambda y: y, "around": after, "after": norm, "through": lambda y: y}[place](y)
+            x = 0.7 * (given if place == "through" else x) + 0.5 * y
     torch.testing.assert_close(model.features(TOKENS)[0], model.norm(x), rtol=1e-12, atol=1e-12)
 
 
@@ -71,7 +71,7 @@ def test_files_keep_every_tensor_in_its_own_dtype(tmp_path):
 
 
 def test_mistakes():
-    with pytest.raises(ValueError, match="place of a norm must be one of before, around, after; got 'inside'"):
+    with pytest.raises(ValueError, match="place of a norm must be one of before, around, after, through; got 'inside'"):
         Frame(place="inside")
     with pytest.raises(ValueError, match="no norm is called 'rmss'; did you mean 'rms'"):
         built(norm="rmss")

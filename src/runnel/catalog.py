@@ -29,6 +29,9 @@ KINDS = {
     "prompts": "prompt",
     "forecasters": "forecaster",
     "codecs": "codec",
+    "layouts": "layout",
+    "packings": "packing",
+    "plans": "plan",
     "data": "source",
     "interop/families": "checkpoint",
 }

@@ -13,16 +13,19 @@ from torch import Tensor, nn
 from runnel import catalog, patterns
 
 Norm = nn.RMSNorm | nn.LayerNorm
-PLACES = ("before", "around", "after")
+PLACES = ("before", "around", "after", "through")
 
 
 @dataclass(frozen=True)
 class Frame:
     """norm: a page of `norms/` with its options, e.g. "rms(eps=1e-5)".
 
-    place: where a mixer or block f has its norms: before (x + f(n(x))), around (x + n'(f(n(x)))), after (x + n(f(x))).
+    place: where a mixer or block f has its norms: before (x + f(n(x))), around (x + n'(f(n(x)))), after (x + n(f(x))),
+    through (n(x) + f(n(x))).
+    carried: what the vector that it is added to is multiplied by.
     residual: what the output of a mixer or block is multiplied by before it is added.
     embedding: what a token's embedding is multiplied by.
+    embedding_norm: a norm stands between the embedding and the first layer.
     positions: how many learned positions are added to the embeddings; a text cannot be longer.
     tied: the head's matrix is the embedding.
     """
@@ -30,7 +33,9 @@ class Frame:
     norm: str = "rms"
     place: str = "before"
     residual: float = 1.0
+    carried: float = 1.0
     embedding: float = 1.0
+    embedding_norm: bool = False
     positions: int | None = None
     tied: bool = False
 

@@ -12,12 +12,17 @@ Lineage to its primitives. Four kinds, one value:
 
 The first three are *chains*: a call returns the state after the last token of each row. A tree has no last token: the
 returned state is pending until `State.commit` is told which paths were accepted.
+
+A chain may be cut into slices that several processes read side by side (`Lineage.cut`). A slice's call takes the state
+before all of them and returns the state after all of them; what lies between, primitives ask of its `Exchange`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any, Protocol
 
 import torch
 from jaxtyping import Bool, Int
@@ -29,6 +34,39 @@ FROM_ZERO = -2
 """Parent of a token that starts afresh from the zero state."""
 
 
+class Exchange(Protocol):
+    """How the slices of one call, each on a process of its own, tell each other what came before (`runnel.layouts`)."""
+
+    def states(self, after: Callable[..., Tensor], memory: Tensor, *summary: Tensor) -> tuple[Tensor, Tensor]:
+        """The memory before this slice, and the one after the last slice.
+
+        memory: before the first slice. after(memory, *summary): the memory after a slice, given that before it.
+        """
+
+    def attend(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        memory: Any,
+        lineage: Lineage,
+        window: int | None,
+        sinks: int,
+        cap: float | None,
+    ) -> tuple[Tensor, Any]:
+        """`ops.attend` of this slice's queries over the keys of all slices."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Which slice of a longer call this one is: columns [index T, (index + 1) T) of the whole."""
+
+    whole: Lineage
+    index: int
+    count: int
+    exchange: Exchange
+
+
 @dataclass(frozen=True)
 class Lineage:
     """Parents of the tokens of one call of B rows and T columns. Make one with the constructors below.
@@ -38,6 +76,7 @@ class Lineage:
     valid: false where a column is padding.
     parents: set only for a tree, a parent's column being left of its children's.
     prefix: true at the columns of a prompt that mixers with a non-causal form may read as a whole.
+    part: set where the call is a slice of a longer one.
     """
 
     start: Int[Tensor, "B"]
@@ -46,6 +85,7 @@ class Lineage:
     valid: Bool[Tensor, "B T"] | None = None
     parents: Int[Tensor, "B T"] | None = None
     prefix: Bool[Tensor, "B T"] | None = None
+    part: Part | None = None
 
     # ---- constructors -------------------------------------------------------------------------------------------
 
@@ -84,8 +124,21 @@ class Lineage:
         return Lineage(_zeros(parents), parents.shape[1], valid=valid, parents=parents)
 
     def at(self, start: Int[Tensor, "B"]) -> Lineage:
-        """The same lineage for rows that have already seen `start` tokens."""
+        """The same lineage for rows that have already seen `start` tokens (before the first slice of several)."""
+        if self.part is not None:
+            return self.part.whole.at(start).cut(self.part.index, self.part.count, self.part.exchange)
         return replace(self, start=start)
+
+    def cut(self, index: int, count: int, exchange: Exchange) -> Lineage:
+        """Slice `index` of `count` equal ones of a chain."""
+        if self.is_tree or self.prefix is not None:
+            raise ValueError("only a chain without a prefix can be cut into slices")
+        if self.length % count:
+            raise ValueError(f"rows must be a multiple of {count} tokens long, to be cut so; got {self.length}")
+        size = self.length // count
+        begun = self.columns(0, index * size).end if index else self.start
+        mine = self.columns(index * size, (index + 1) * size)
+        return replace(mine, start=begun, part=Part(self, index, count, exchange))
 
     def with_prefix(self, lengths: Int[Tensor, "B"]) -> Lineage:
         """The same chain, the first `lengths` tokens of each row being a prompt that is there as a whole.
@@ -102,8 +155,16 @@ class Lineage:
             )
         return replace(self, prefix=valid & (valid.cumsum(1) <= lengths[:, None]))
 
+    def columns(self, begin: int, end: int) -> Lineage:
+        """Some columns of a chain, for a call that goes on from the state after those before; start is as it was."""
+        assert not self.is_tree and self.part is None
+        reset, valid = [None if x is None else x[:, begin:end] for x in (self.reset, self.valid)]
+        return replace(self, length=end - begin, reset=reset, valid=valid)
+
     def to(self, device: torch.device | str) -> Lineage:
         """The same lineage on another device."""
+        if self.part is not None:
+            return self.part.whole.to(device).cut(self.part.index, self.part.count, self.part.exchange)
         masks = (self.reset, self.valid, self.parents, self.prefix)
         reset, valid, parents, prefix = [None if x is None else x.to(device) for x in masks]
         return replace(self, start=self.start.to(device), reset=reset, valid=valid, parents=parents, prefix=prefix)
@@ -118,6 +179,11 @@ class Lineage:
     def is_plain(self) -> bool:
         """An ordinary sequence: nothing to mask."""
         return self.parents is None and self.reset is None and self.valid is None
+
+    @property
+    def is_step(self) -> bool:
+        """One token after the incoming state, and no more."""
+        return self.is_plain and self.length == 1 and self.part is None
 
     @cached_property
     def chain(self) -> Lineage | None:
@@ -154,6 +220,12 @@ class Lineage:
             return seen if self.valid is None else (seen & self.valid[:, None, :]) | eye
         return self.chain.ancestors if self.chain is not None else _closure(self.parents) | eye
 
+    def reach(self, rows: slice, columns: slice) -> Bool[Tensor, "B R C"]:
+        """A block of a chain's `ancestors`, without the rest of it."""
+        at = torch.arange(self.length, device=self.start.device)
+        seen = (at[rows, None] >= at[columns]) & (self.segment[:, rows, None] == self.segment[:, None, columns])
+        return seen if self.valid is None else (seen & self.valid[:, None, columns]) | (at[rows, None] == at[columns])
+
     @cached_property
     def from_state(self) -> Bool[Tensor, "B T"]:
         """The token's path begins at the incoming state (no reset on it)."""
@@ -178,8 +250,10 @@ class Lineage:
 
     @cached_property
     def end(self) -> Int[Tensor, "B"]:
-        """Tokens seen by each row after a chain, since its last reset."""
+        """Tokens seen by each row after a chain (after all its slices), since its last reset."""
         assert not self.is_tree
+        if self.part is not None:
+            return self.part.whole.end
         valid = self._valid()
         in_last = self.segment == self.segment[:, -1:]
         return (valid & in_last).sum(1) + self.start * self.from_state[:, -1]

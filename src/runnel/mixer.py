@@ -16,9 +16,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import linear as apply
+from torch.nn.functional import rms_norm
 
 from runnel.lineage import Lineage
-from runnel.ops.unroll import unroll
+from runnel.ops.newton import EVALUATIONS
 from runnel.state import Memory
 
 FORMS = ("parallel", "step", "packed", "tree")
@@ -64,14 +65,23 @@ class Mixer(nn.Module, ABC):
 class RMSNorm(nn.RMSNorm):
     """Root-mean-square norm (2019, arXiv:1910.07467) over the last axis, taken in the dtype of its weight.
 
-    The epsilon is stated, so that the function does not depend on the dtype.
+    The epsilon is stated, so that the function does not depend on the dtype. offset: what the learned scale is counted
+    from; Gemma's weights are differences from 1.
     """
 
-    def __init__(self, width: int, eps: float = 1e-6) -> None:
+    def __init__(self, width: int, eps: float = 1e-6, offset: float = 0.0) -> None:
         super().__init__(width, eps=eps)
+        self.offset = offset
+        nn.init.constant_(self.weight, 1 - offset)
 
     def forward(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
-        return super().forward(x.to(self.weight.dtype))
+        x = x.to(self.weight.dtype)
+        return (
+            super().forward(x) if self.offset == 0 else rms_norm(x, x.shape[-1:], self.offset + self.weight, self.eps)
+        )
+
+    def extra_repr(self) -> str:
+        return super().extra_repr() + (f", offset={self.offset}" if self.offset else "")
 
 
 def linear(d_in: int, d_out: int, bias: bool = False) -> nn.Linear:
@@ -125,27 +135,35 @@ def log_uniform_inverse_softplus(count: int, low: float, high: float) -> Float[T
 
 @dataclass(frozen=True)
 class CellConfig:
-    """width >= 1: hidden units; None: as many as the model is wide."""
+    """width >= 1: hidden units; None: as many as the model is wide.
+
+    evaluation: "loop", or "newton": chains at once, by linear scans (`ops.newton`). The results are the same.
+    """
 
     width: int | None = None
+    evaluation: str = "loop"
 
     def __post_init__(self) -> None:
         if self.width is not None and self.width < 1:
             raise ValueError(f"a cell needs width >= 1; got {self.width}")
+        if self.evaluation not in EVALUATIONS:
+            raise ValueError(f"a cell needs an evaluation of {sorted(EVALUATIONS)}; got {self.evaluation!r}")
 
 
 class Cell(Mixer):
     """A nonlinear cell as `torch.nn` has them: gates of one product of the input and one of the last hidden vector.
 
     input (gates * width, D) with its bias; recurrent (gates * width, width), orthogonal per gate at the start: nothing
-    else is nonlinear between the steps, so that `unroll` fits and no scan does.
+    else is nonlinear between the steps, so that `unroll` fits and no scan does (but in rounds of Newton's method).
     """
 
+    variants = ({"evaluation": "newton"},)
     gates: ClassVar[int]
 
     def __init__(self, d_model: int, config: CellConfig) -> None:
         super().__init__()
         self.width = config.width or d_model
+        self.evaluate = EVALUATIONS[config.evaluation]
         self.input = linear(d_model, self.gates * self.width, bias=True)
         orthogonal = [nn.init.orthogonal_(torch.empty(self.width, self.width)) for _ in range(self.gates)]
         self.recurrent = parameter(torch.cat(orthogonal))
@@ -158,7 +176,7 @@ class Cell(Mixer):
     def forward(
         self, x: Float[Tensor, "B T D"], state: Memory, lineage: Lineage
     ) -> tuple[Float[Tensor, "B T D"], Memory]:
-        h, last = unroll(self.step, (self.input(x),), state, lineage)
+        h, last = self.evaluate(self.step, (self.input(x),), state, lineage)
         return self.out(h.to(x.dtype)), last
 
     def recalled(self, h: Float[Tensor, "B width"]) -> Float[Tensor, "B gates*width"]:

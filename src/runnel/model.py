@@ -65,7 +65,7 @@ class Layer(nn.Module):
     def __init__(self, spec: patterns.Layer, d_model: int, frame: Frame | None = None) -> None:
         super().__init__()
         frame = frame or Frame()
-        self.place, self.residual = frame.place, frame.residual
+        self.frame = frame
         self.mixer_norm = frame.make_norm(d_model)
         self.mixer: Mixer = _make("mixers", spec.mixer, Mixer, d_model)
         self.block: nn.Module | None = None
@@ -80,19 +80,24 @@ class Layer(nn.Module):
     def forward(
         self, x: Float[Tensor, "B T D"], memory: Memory, lineage: Lineage
     ) -> tuple[Float[Tensor, "B T D"], Memory]:
-        y, memory = self.mixer(self._before("mixer", x), memory, lineage)
-        x = x + self._after("mixer", y)
+        read = self._before("mixer", x)
+        y, memory = self.mixer(read, memory, lineage)
+        x = self._added("mixer", x, read, y)
         if self.block is not None:
-            x = x + self._after("block", self.block(self._before("block", x)))
+            read = self._before("block", x)
+            x = self._added("block", x, read, self.block(read))
         return x, memory
 
     def _before(self, part: str, x: Tensor) -> Tensor:
-        return x if self.place == "after" else getattr(self, f"{part}_norm")(x)
+        return x if self.frame.place == "after" else getattr(self, f"{part}_norm")(x)
 
-    def _after(self, part: str, y: Tensor) -> Tensor:
-        if self.place != "before":
-            y = getattr(self, f"{part}_norm" + ("_after" if self.place == "around" else ""))(y)
-        return y if self.residual == 1 else y * self.residual
+    def _added(self, part: str, x: Tensor, read: Tensor, y: Tensor) -> Tensor:
+        """The residual stream after a part. x: before it; read: what it was given; y: what it made."""
+        place, residual, carried = self.frame.place, self.frame.residual, self.frame.carried
+        if place in ("around", "after"):
+            y = getattr(self, f"{part}_norm" + ("_after" if place == "around" else ""))(y)
+        x = read if place == "through" else x
+        return (x if carried == 1 else x * carried) + (y if residual == 1 else y * residual)
 
 
 class Reading(NamedTuple):
@@ -165,6 +170,7 @@ class Model(nn.Module):
         else:
             self.embed = linear(config.outcomes, config.d_model, bias=True)
         self.positions = None if frame.positions is None else Positions(frame.positions, config.d_model)
+        self.embedding_norm = frame.make_norm(config.d_model) if frame.embedding_norm else None
         self.layers = nn.ModuleList(Layer(spec, config.d_model, frame) for spec in specs)
         self.norm: Norm = frame.make_norm(config.d_model)
         default_head = "categorical" if config.vocab_size is not None else "gaussian"
@@ -263,7 +269,9 @@ class Model(nn.Module):
             x = self.embed.mixed(inputs)
         else:
             x = self.embed(inputs)
-        return x if self.positions is None else x + self.positions.of(lineage.positions, lineage.valid)
+        if self.positions is not None:
+            x = x + self.positions.of(lineage.positions, lineage.valid)
+        return x if self.embedding_norm is None else self.embedding_norm(x)
 
     def tie(self) -> None:
         """Make the head's matrix the embedding, as a frame that is `tied` wants it."""

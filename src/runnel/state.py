@@ -50,6 +50,15 @@ def cat_memory(memories: Sequence[Memory]) -> Memory:
     return rebuild(first, [cat_memory(children) for children in zip(*memories, strict=True)])
 
 
+def take_memory(memory: Memory, rows: Tensor) -> Memory:
+    """Rows of a memory by index; a memory whose size depends on the text brings its own `take`."""
+    if isinstance(memory, Tensor):
+        return memory.index_select(0, rows)
+    if hasattr(memory, "take"):
+        return memory.take(rows)
+    return rebuild(memory, [take_memory(child, rows) for child in memory])
+
+
 @dataclass(frozen=True, eq=False)
 class Pending:
     """What a primitive leaves behind after a tree: the memory before it and one small record per node.
@@ -146,7 +155,7 @@ class State:
             raise ValueError(f"rows must be a list of at least one row index; got shape {tuple(index.shape)}")
         if int(index.min()) < 0 or int(index.max()) >= self.batch_size:
             raise ValueError(f"rows must lie in [0, {self.batch_size}); got {index.tolist()}")
-        return self._with(map_memory(lambda t: t.index_select(0, index), self.layers), self.lengths[index])
+        return self._with(take_memory(self.layers, index), self.lengths[index])
 
     gather = fork
 

@@ -31,6 +31,8 @@ from dataclasses import dataclass
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from runnel.lineage import Lineage
+
 Elements = Int[Tensor, "B T"] | Float[Tensor, "B T C"]
 """What a sequence is made of: int64 tokens (or mixtures of tokens, C = V weights each), or float values."""
 
@@ -44,11 +46,20 @@ class Batch:
 
     targets: `IGNORE` where there is no loss of a token.
     segments: constant inside a document; where it changes, the state starts from zero. None: one document a row.
+    part: the lineage of rows that are slices of longer ones, on several processes.
     """
 
     inputs: Elements
     targets: Elements
     segments: Int[Tensor, "B T"] | None = None
+    part: Lineage | None = None
+
+    @property
+    def lineage(self) -> Lineage | None:
+        """Who precedes whom; None for ordinary sequences."""
+        if self.part is not None or self.segments is None:
+            return self.part
+        return Lineage.packed(self.segments)
 
     @property
     def n_targets(self) -> int:

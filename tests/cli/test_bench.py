@@ -8,7 +8,7 @@ from tests.cli.conftest import examples
 
 
 def test_the_example_measures_every_drafter(demo, in_process):
-    (line,) = examples("bench")
+    line, _ = examples("bench")
     arguments = [*line.split()[1:], "--threads", 1, "--tokens", 6, "--repeats", 1]
     code, out, _ = in_process(arguments, demo[0])
     assert code == 0
@@ -26,7 +26,7 @@ def test_numbers_for_machines_and_a_drafter_of_ones_own(demo, in_process):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["decoding", "runs/demo"], "bench measures decode; got 'decoding'"),
+        (["decoding", "runs/demo"], "bench measures decode, forecast; got 'decoding'"),
         (["decode", "runs/none"], "runs/none must be the folder of a trained model"),
         (["decode", "runs/demo", "--repeats", 0], "must be at least 1; got 256 and 0"),
         (["decode", "runs/demo", "--drafter", "sufix"], "did you mean 'suffix'?"),

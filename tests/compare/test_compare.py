@@ -19,7 +19,7 @@ from tests.cli.conftest import environment
 COMMAND = (
     *("compare", "text.txt", "--models", "mingru,linear_attention", "--budget", "6s", "--tasks", "parity"),
     *("--d-model", "8", "--layers", "1", "--length", "16", "--batch", "2", "--task-width", "8", "--task-layers", "1"),
-    *("--rates", "1e-3,1e-2", "--jobs", "2", "--out", "out"),
+    *("--rates", "1e-3,1e-2", "--jobs", "1", "--out", "out"),
 )
 
 
@@ -82,16 +82,6 @@ def test_every_job_has_one_line_and_the_report_holds_them(folder, monkeypatch, t
     assert json.loads((tmp_path / "report.json").read_text()) == found
 
 
-def test_a_line_cut_short_is_done_again_and_the_rest_stays(tmp_path):
-    (tmp_path / "locks").mkdir()
-    jobs.append_record(tmp_path, {"kind": "rate", "model": 0})
-    with (tmp_path / jobs.FILE).open("a") as file:
-        file.write('{"kind": "ra')
-    assert jobs.read_records(tmp_path) == [{"kind": "rate", "model": 0}]
-    jobs.append_record(tmp_path, {"kind": "rate", "model": 1})
-    assert jobs.read_records(tmp_path) == [{"kind": "rate", "model": 0}, {"kind": "rate", "model": 1}]
-
-
 def test_a_killed_comparison_goes_on_with_the_same_steps(folder, in_process):
     program = [sys.executable, "-m", "runnel", *COMMAND]
     options = {"cwd": folder, "env": environment(), "text": True}
@@ -142,6 +132,7 @@ def test_a_run_that_diverges_is_a_result(folder, monkeypatch, tmp_path):
         (["text.txt", "--rates", "fast"], "--rates must be positive numbers"),
         (["text.txt", "--tasks", "chess"], "there is no task 'chess'"),
         (["text.txt", "--seeds", "0"], "--seeds must be at least 1"),
+        (["-", "--models", "mingru"], "give a file instead of -"),
         (["ar", "--models", "mingru"], "needs text or a source of tokens"),
         (["text.txt", "--resume", "--out", "nothing-here", "--models", "mingru"], "plan.json does not exist"),
     ],

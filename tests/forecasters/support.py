@@ -29,6 +29,15 @@ def seasonal(rows=400, channels=2, season=12, noise=0.05, seed=0):
     return one_series(angle.sin() + noise * torch.randn(rows, channels, generator=generator))
 
 
+def autoregression(coefficients, rows=2000, seed=0):
+    """A table of one AR(p) series with unit noise."""
+    generator = torch.Generator().manual_seed(seed)
+    values = [0.0] * len(coefficients)
+    for noise in torch.randn(rows, generator=generator, dtype=torch.float64).tolist():
+        values.append(noise + sum(c * values[-1 - lag] for lag, c in enumerate(coefficients)))
+    return one_series(torch.tensor(values[len(coefficients) :])[:, None])
+
+
 def parts(table, shape):
     """Windows to train on (three quarters of the rows) and to validate on."""
     rows = int(table.lengths[0])
@@ -43,4 +52,4 @@ def mean_error(model, windows):
     return float((model.point(window) - window.target).square().mean())
 
 
-__all__ = ["Window", "WindowShape", "a_window", "mean_error", "parts", "seasonal"]
+__all__ = ["Window", "WindowShape", "a_window", "autoregression", "mean_error", "parts", "seasonal"]

@@ -3,8 +3,9 @@ import torch
 from forecasters.support import mean_error, parts, seasonal
 
 from runnel.forecasters import dlinear, last_value, ridge, seasonal_naive
-from runnel.forecasters.blend import Config, Member, reference, simplex
+from runnel.forecasters.blend import Config, Member, reference
 from runnel.windows import FitConfig, WindowShape, build
+from runnel.windows.stacking import chosen_pull, simplex
 
 
 @pytest.mark.parametrize(("a", "b", "c"), [(2.0, 0.5, 1.0), (1.0, 0.9, 3.0), (1.0, -0.4, 1.0)])
@@ -40,17 +41,26 @@ def test_is_no_worse_on_its_folds_than_its_best_member_and_saves_as_tensors():
     report = model.fit(train, valid)
     assert report.valid_loss == pytest.approx(mean_error(model, valid), rel=1e-4)
     for number, member in enumerate(model.members):
-        assert model.scores[number][1] == pytest.approx(mean_error(member, valid.seen_by(member.shape)), rel=1e-4)
-    assert float(model.weights[0]) < 0.05 and float(model.weights.sum()) == pytest.approx(1)
+        assert model.scores[number][-1] == pytest.approx(mean_error(member, valid.seen_by(member.shape)), rel=1e-4)
+    assert report.valid_loss < min(scores[-1] for scores in model.scores) * 1.1
+    assert float(model.weights[0]) < 0.25 and float(model.weights.sum()) == pytest.approx(1)
     again = build(Config(members(), every=1), shape)
     again.load_state_dict(model.state_dict())
     assert mean_error(again, valid) == mean_error(model, valid)
 
 
-def test_the_inner_fold_is_before_validation_and_apart_from_what_it_is_fitted_on():
+def test_folds_are_apart_from_what_their_members_are_fitted_on():
     train, _ = parts(seasonal(), WindowShape(48, 6, channels=2))
-    early, late = train.split(2 / 3)
-    assert int(early.first.max()) + 6 <= int(late.first.min()) and int(late.first.max()) + 6 <= 300
+    early, late = train.between(0, 2 / 3), train.between(2 / 3, 5 / 6)
+    assert int(early.first.min()) == 48 and int(early.first.max()) + 6 == int(late.first.min()) == 300 * 2 // 3
+    assert int(late.first.max()) + 6 == 300 * 5 // 6
+
+
+def test_the_pull_is_chosen_on_folds_that_had_no_part():
+    one = torch.tensor([[1.0, 0.0], [0.0, 2.0]], dtype=torch.float64)
+    two = torch.tensor([[2.0, 0.0], [0.0, 1.0]], dtype=torch.float64)
+    assert chosen_pull([one, two], (0.0, 1e6)) == 1e6, "what one fold teaches misleads on the other"
+    assert chosen_pull([one, one], (0.0, 1e6)) == 0.0 and chosen_pull([one], (0.0, 1.0)) == 1.0
 
 
 def test_refusals():
@@ -58,3 +68,5 @@ def test_refusals():
         build(Config(members()), WindowShape(24, 6))
     with pytest.raises(ValueError, match="blend needs members"):
         Config(())
+    with pytest.raises(ValueError, match="cuts of blend must rise"):
+        Config(members(), cuts=(0.6, 0.5))

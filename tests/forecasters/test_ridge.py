@@ -2,8 +2,9 @@ import pytest
 import torch
 from forecasters.support import a_window, mean_error, parts, seasonal
 
-from runnel.forecasters.ridge import Config, apply, reference, sums
+from runnel.forecasters.ridge import Config, apply, reference
 from runnel.windows import SeriesTable, WindowShape, build
+from runnel.windows.regression import anchored, squared_error, sums
 
 
 def test_equals_least_squares_on_stacked_rows():
@@ -13,7 +14,7 @@ def test_equals_least_squares_on_stacked_rows():
     window = train.take(torch.arange(len(train)))
     anchor = torch.zeros(6, dtype=torch.float64)
     anchor[-1] = 1
-    gram, cross = sums(train, anchor)
+    gram, cross, _ = anchored(sums(train), anchor)
     weight = torch.linalg.solve(gram + 3.0 * torch.eye(6, dtype=torch.float64), cross)
     new = a_window(shape, rows=1).history
     expected = reference(window.history[..., 0], window.target[..., 0], 3.0, new[0, :, 0])
@@ -38,16 +39,27 @@ def test_windows_with_missing_targets_are_left_out():
     holes[100] = True
     spoilt = torch.where(holes, 1e6, table.values)
     gappy = SeriesTable(spoilt, table.lengths, missing=holes)
-    anchor = torch.full((8,), 1 / 8)
     late = torch.tensor([101 + 8]), torch.tensor([400])
     around = torch.tensor([100 - 2]), torch.tensor([100 + 3])
-    assert all(torch.equal(a, torch.zeros_like(a)) for a in sums(gappy.windows(shape, *around), anchor))
-    assert all(
-        torch.equal(a, b)
-        for a, b in zip(
-            sums(gappy.windows(shape, *late), anchor), sums(table.windows(shape, *late), anchor), strict=True
-        )
-    )
+    assert sums(gappy.windows(shape, *around)).targets == 0
+    found, expected = (sums(t.windows(shape, *late)) for t in (gappy, table))
+    assert torch.equal(found.gram, expected.gram) and torch.equal(found.cross, expected.cross)
+
+
+@pytest.mark.parametrize("weights", [[0, 0, 0, 0, 1], [0.2] * 5, [0.5, 0, 0, 0.1, 0.4]])
+def test_sums_of_any_anchor_follow_from_one_pass(weights):
+    shape, anchor = WindowShape(5, 3, channels=2), torch.tensor(weights, dtype=torch.float64)
+    values = torch.randn(50, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    windows = SeriesTable(values, torch.tensor([50])).windows(shape, torch.tensor([5]), torch.tensor([50]))
+    window = windows.take(torch.arange(len(windows)))
+    x, y = (part.transpose(1, 2).flatten(0, 1) for part in (window.history, window.target))
+    level = (x @ anchor)[:, None]
+    judged = anchored(sums(windows), anchor)
+    assert (judged[0] - (x - level).T @ (x - level)).abs().max() < 1e-9
+    assert (judged[1] - (x - level).T @ (y - level)).abs().max() < 1e-9
+    weight = torch.randn(5, 3, dtype=torch.float64)
+    error = (apply(window.history, anchor, weight) - window.target).square().sum()
+    assert squared_error(judged, weight) == pytest.approx(float(error), rel=1e-9)
 
 
 def test_gives_points_only():

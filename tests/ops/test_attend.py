@@ -73,3 +73,15 @@ def test_rows_of_different_lengths_are_padded_on_the_left():
     _, memory = attend(q, k, v, empty(), Lineage.padded(valid))
     assert memory.positions.tolist() == [[-1, -1, 0, 1], [0, 1, 2, 3]]
     assert torch.equal(memory.k[0, :2], torch.zeros_like(memory.k[0, :2]))
+
+
+def test_rows_that_are_taken_leave_the_padding_of_others_behind():
+    def memory(size):
+        return KeyValues(torch.ones(1, size, 2, 4), torch.ones(1, size, 2, 4), torch.arange(size)[None])
+
+    both = KeyValues.cat([memory(3), memory(9)])
+    assert [both.take(torch.tensor(rows)).positions.tolist() for rows in ([0], [0, 1])] == [
+        [[0, 1, 2]],
+        [[-1] * 6 + [0, 1, 2], list(range(9))],
+    ]
+    assert both.take(torch.tensor([0])).k.shape == both.take(torch.tensor([0, 0])).v[:1].shape == (1, 3, 2, 4)

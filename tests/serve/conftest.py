@@ -1,5 +1,6 @@
 """A small model behind a real server at a loopback address, started and stopped by the test that asks for it."""
 
+import tempfile
 import threading
 import time
 from contextlib import contextmanager
@@ -8,11 +9,10 @@ from pathlib import Path
 import httpx
 import pytest
 import torch
-import uvicorn
 
 import runnel
 from runnel.codecs.bytes import Bytes
-from runnel.serve.server import Draining, Settings, app_of
+from runnel.serve.server import Settings, model_of, server_of
 
 
 @pytest.fixture(scope="session")
@@ -28,12 +28,15 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def serving(settings: Settings):
+def serving(run: Path, **options):
     """A client of a server with these settings, at a port that is free."""
-    app = app_of(settings)
-    config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning", access_log=False)
+    with tempfile.TemporaryDirectory() as folder:
+        yield from _serving(Settings(run, **{"states": Path(folder), "port": 0, **options}))
+
+
+def _serving(settings: Settings):
     found: list[str] = []
-    server = Draining(config, app.state.engine, found.append)
+    server = server_of(settings, found.append)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     try:
@@ -43,7 +46,7 @@ def serving(settings: Settings):
             assert time.monotonic() < end, "the server did not start in time"
             time.sleep(0.01)
         with httpx.Client(base_url=found[0], timeout=60) as client:
-            client.engine = app.state.engine
+            client.engine, client.service = server.service.engine, server.service
             yield client
     finally:
         server.handle_exit(15, None)
@@ -53,13 +56,11 @@ def serving(settings: Settings):
 
 @pytest.fixture(scope="module")
 def client(run):
-    with serving(Settings(run)) as found:
+    with serving(run) as found:
         yield found
 
 
 @pytest.fixture(scope="session")
 def model(run):
     """The served model, for answers alone."""
-    from runnel.serve.server import model_of
-
     return model_of(run, None)

@@ -10,23 +10,11 @@ import runnel
 from runnel import native
 from runnel.decoders import sample
 from runnel.serve.engine import Limits
-from runnel.serve.server import Settings
 from tests.serve.conftest import serving
+from tests.serve.support import alone, completion, parts_of
 
 needs_native = pytest.mark.skipif(not native.available(), reason="bits are independent of the batch natively only")
 PROMPTS = [f"prompt {i} " * (1 + 7 * i % 11) for i in range(16)]
-
-
-def completion(client, prompt, **options):
-    found = client.post("/v1/completions", json={"prompt": prompt, **options})
-    assert found.status_code == 200, found.text
-    return found.json()
-
-
-def alone(model, prompt, count, seed, **options):
-    """The text that the library writes for one request and nobody else."""
-    found = runnel.generate(model, [list(prompt.encode())], count, seed=seed, **options)
-    return bytes(found.tokens[0]).decode("utf-8", "replace"), found.logprobs[0]
 
 
 def test_an_answer_is_the_library_s(client, model):
@@ -53,6 +41,18 @@ def test_answers_in_a_crowd_are_answers_alone(client, model):
         assert choice["logprobs"]["token_logprobs"] == logprobs
 
 
+def test_without_the_native_engine_answers_are_the_same_up_to_rounding(run):
+    plain = runnel.load(run).eval()
+    with serving(run, weights="torch") as client, ThreadPoolExecutor(4) as pool:
+        options = {"max_tokens": 12, "temperature": 0.8, "logprobs": 0}
+        asked = [(PROMPTS[i], i) for i in range(4)]
+        found = list(pool.map(lambda a: completion(client, a[0], seed=a[1], **options)["choices"][0], asked))
+    for (prompt, seed), choice in zip(asked, found, strict=True):
+        text, logprobs = alone(plain, prompt, 12, seed, temperature=0.8)
+        assert choice["text"] == text
+        assert choice["logprobs"]["token_logprobs"] == pytest.approx(logprobs, abs=1e-4)
+
+
 def test_samples_count_their_seeds_up(client, model):
     found = completion(client, ["ab", "cde"], n=2, seed=5, max_tokens=12)["choices"]
     expected = runnel.generate(model, [list(b"ab"), list(b"cde")], 12, seed=5, n=2).tokens
@@ -63,12 +63,7 @@ def test_samples_count_their_seeds_up(client, model):
 def test_a_stream_joins_to_the_answer(client):
     asked = {"prompt": "stream", "max_tokens": 40, "seed": 9, "temperature": 0.9, "logprobs": 2}
     whole = completion(client, **asked)["choices"][0]
-    with client.stream("POST", "/v1/completions", json={**asked, "stream": True}) as response:
-        lines = [line.removeprefix("data: ") for line in response.iter_lines() if line]
-    assert lines[-1] == "[DONE]"
-    import json
-
-    parts = [json.loads(line)["choices"][0] for line in lines[:-1]]
+    parts = [part["choices"][0] for part in parts_of(client, "/v1/completions", asked)]
     assert "".join(part["text"] for part in parts) == whole["text"]
     assert parts[-1]["finish_reason"] == whole["finish_reason"] == "length"
     for name in ("tokens", "token_logprobs", "top_logprobs", "text_offset"):
@@ -76,7 +71,7 @@ def test_a_stream_joins_to_the_answer(client):
 
 
 def test_a_long_prompt_does_not_stall_a_stream(run):
-    with serving(Settings(run, limits=Limits(chunk=32))) as client:
+    with serving(run, limits=Limits(chunk=32)) as client:
         gaps, started = [], threading.Event()
 
         def stream():
@@ -117,7 +112,7 @@ def test_one_row_s_failure_is_its_own(client, model):
 
 
 def test_too_much_is_refused_with_429_and_when_to_come_back(run):
-    with serving(Settings(run, limits=Limits(rows=1, waiting=2))) as client, ThreadPoolExecutor(8) as pool:
+    with serving(run, limits=Limits(rows=1, waiting=2)) as client, ThreadPoolExecutor(8) as pool:
         asked = {"prompt": "x", "max_tokens": 300, "drafter": "none"}
         answers = list(pool.map(lambda _: client.post("/v1/completions", json=asked), range(8)))
     statuses = [answer.status_code for answer in answers]
@@ -130,7 +125,8 @@ def test_too_much_is_refused_with_429_and_when_to_come_back(run):
 def test_who_leaves_is_forgotten(client):
     asked = {"prompt": "x", "max_tokens": 30000, "stream": True, "drafter": "none"}
     with client.stream("POST", "/v1/completions", json=asked) as response:
-        next(response.iter_lines())
+        lines = response.iter_lines()
+        next(lines)
         assert client.engine.batch.rows
     end = time.monotonic() + 10
     while client.engine.batch.rows and time.monotonic() < end:
@@ -141,21 +137,21 @@ def test_who_leaves_is_forgotten(client):
 
 def test_a_deadline_ends_a_request(client):
     found = client.post("/v1/completions", json={"prompt": "x", "max_tokens": 30000, "timeout": 0.2})
-    assert found.status_code == 504
+    assert found.status_code == 408
     assert found.json()["error"]["code"] == "deadline"
 
 
 def test_what_can_never_fit_is_refused_at_once(run):
-    with serving(Settings(run, limits=Limits(rows=4, state_bytes=1 << 20))) as client:
+    with serving(run, limits=Limits(rows=4, state_bytes=1 << 20)) as client:
         assert client.post("/v1/completions", json={"prompt": "x", "n": 5}).status_code == 400
         assert client.post("/v1/completions", json={"prompt": "x", "n": 4}).status_code == 200
-    with serving(Settings(run, limits=Limits(state_bytes=1))) as client:
+    with serving(run, limits=Limits(state_bytes=1)) as client:
         found = client.post("/v1/completions", json={"prompt": "x"})
         assert (found.status_code, "bytes of states" in found.text) == (400, True)
 
 
 def test_a_drained_server_finishes_what_runs(run):
-    with serving(Settings(run)) as client:
+    with serving(run) as client:
         asked = {"prompt": "x", "max_tokens": 500, "stream": True, "drafter": "none"}
         with client.stream("POST", "/v1/completions", json=asked) as response:
             lines = response.iter_lines()

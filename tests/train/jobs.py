@@ -6,7 +6,8 @@ import signal
 import small_run
 import torch
 
-from runnel.train import Interrupted, Mesh, TrainConfig, fit, opened
+import runnel
+from runnel.train import Interrupted, Mesh, TrainConfig, checkpoint, fit, opened
 
 
 def train(text, folder, mesh, settings, batch_size=5, pattern="mingru, attention"):
@@ -16,7 +17,7 @@ def train(text, folder, mesh, settings, batch_size=5, pattern="mingru, attention
         model = small_run.make_model(noisy=False, pattern=pattern).double()
         source = small_run.make_source(text, batch_size)
         result = fit(model, source, folder, TrainConfig(**settings), reports.append, ranks)
-        weights = torch.cat([p.detach().flatten() for p in model.parameters()])
+        weights = torch.cat([p.detach().flatten() for p in runnel.load(folder).parameters()])
         return [report.loss for report in reports], result.valid_loss, weights.tolist()
 
 
@@ -68,3 +69,19 @@ def interrupted_at(text, folder, step, settings):
     with opened() as ranks:
         model = small_run.make_model(noisy=False).double()
         fit(model, small_run.make_source(text, 5), folder, TrainConfig(**settings), on_step, ranks)
+
+
+def killed_at(text, folder, step, settings):
+    """Rank 0 is killed while it writes a checkpoint."""
+    with opened() as ranks:
+        model = small_run.make_model(noisy=False).double()
+        if ranks.is_first:
+            move = checkpoint._move
+
+            def die(temporary, final):
+                if final.name.endswith(str(step)):
+                    os.kill(os.getpid(), signal.SIGKILL)
+                move(temporary, final)
+
+            checkpoint._move = die
+        fit(model, small_run.make_source(text, 5), folder, TrainConfig(**settings), None, ranks)

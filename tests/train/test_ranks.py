@@ -38,6 +38,43 @@ def test_two_ranks_are_one(text, tmp_path):
     assert steps == [(line["split"], line["step"]) for line in read(tmp_path / "one")]  # written once
 
 
+@pytest.mark.parametrize(
+    ("count", "mesh", "extra"),
+    [
+        (2, Mesh(data=2), {"shard": True}),
+        (2, Mesh(sequence=2), {"shard": True, "recompute": True}),
+        (4, Mesh(data=2, sequence=2), {}),
+        (1, None, {"recompute": True, "chunk": 7}),
+    ],
+    ids=["sharded", "sharded slices", "two by two", "recomputed"],
+)
+def test_what_is_kept_where_changes_nothing(text, tmp_path, count, mesh, extra):
+    settings = {**SETTINGS, "ema": None}
+    wanted = alone(text, tmp_path / "one", settings)
+    for found in many.run(count, "jobs:train", text, tmp_path / "other", mesh, {**settings, **extra}):
+        close(found, wanted, 1e-8)
+
+
+def test_a_sharded_run_goes_on_alone_and_the_other_way_round(text, tmp_path):
+    settings = {**SETTINGS, "ema": None}
+    wanted = alone(text, tmp_path / "one", settings)
+    sharded = {**settings, "shard": True}
+    many.run(2, "jobs:interrupted_at", text, tmp_path / "first", 3, sharded)
+    close(alone(text, tmp_path / "first", settings), (wanted[0][3:], *wanted[1:]), 1e-8)
+    many.run(1, "jobs:interrupted_at", text, tmp_path / "second", 3, settings)
+    found = many.run(2, "jobs:train", text, tmp_path / "second", Mesh(data=2), sharded)[1]
+    close(found, (wanted[0][3:], *wanted[1:]), 1e-8)
+
+
+def test_killed_in_a_checkpoint_they_go_on_as_if_nothing_had_been(text, tmp_path):
+    settings = {**small_run.SAVING, "steps": 8}
+    wanted = many.run(2, "jobs:train", text, tmp_path / "whole", Mesh(data=2), settings)[0]
+    assert many.run(2, "jobs:killed_at", text, tmp_path / "cut", 4, settings)[0] == ("Killed", "no result")
+    found = many.run(2, "jobs:train", text, tmp_path / "cut", Mesh(data=2), settings)[0]
+    assert found[1:] == wanted[1:]  # to the bit
+    assert found[0] == wanted[0][-len(found[0]) :]
+
+
 def test_more_ranks_than_rows(text, tmp_path):
     settings = {**SETTINGS, "accumulate": 1}
     wanted = many.run(1, "jobs:train", text, tmp_path / "one", None, settings, 2)[0]

@@ -36,12 +36,15 @@ def set_threads(threads: int | None) -> None:
 
 
 @contextmanager
-def ranks(mesh: str | None) -> Iterator[Ranks]:
+def ranks(mesh: str | None, exchange: str) -> Iterator[Ranks]:
     """This process among those that torchrun started; only rank 0 says anything."""
     from runnel import train
 
     try:
-        with train.opened(None if mesh is None else train.Mesh.parse(mesh)) as place, ExitStack() as quiet:
+        with (
+            train.opened(None if mesh is None else train.Mesh.parse(mesh), exchange) as place,
+            ExitStack() as quiet,
+        ):
             if not place.is_first:
                 nowhere = quiet.enter_context(open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123
                 quiet.enter_context(redirect_stdout(nowhere))

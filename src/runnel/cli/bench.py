@@ -1,4 +1,4 @@
-"""`runnel bench`: measurements of a trained model on this machine."""
+"""`runnel bench`: measurements of a trained model on this machine, and the standard table of forecasting."""
 
 from __future__ import annotations
 
@@ -8,19 +8,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from runnel.cli import _screen, _training
+from runnel.cli import _forecasting, _screen, _training
 from runnel.cli.generate import drafter_of, load_run, packed
 
 if TYPE_CHECKING:
     from runnel.bench.decode import Line
 
 DRAFTERS = ("auto", "suffix", "prompt_lookup", "token_recycling", "adaptive", "lookahead", "jacobi")
-WHAT = ("decode",)
+WHAT = ("decode", "forecast")
 
 
 def command(
-    what: Annotated[str, typer.Argument(help="decode: drafters beside plain decoding, and what verification costs.")],
-    run: Annotated[Path, typer.Argument(help="The folder of a trained model.")],
+    what: Annotated[
+        str,
+        typer.Argument(help="decode: drafters beside plain decoding. forecast: the standard table of a series file."),
+    ],
+    run: Annotated[str, typer.Argument(help="The folder of a trained model; for forecast a CSV file or its URL.")],
     drafter: Annotated[
         list[str] | None,
         typer.Option(
@@ -33,14 +36,22 @@ def command(
     weights: Annotated[
         str | None, typer.Option(help="By the native engine, with weights as f32, bf16, int8 or int4.")
     ] = None,
+    model: Annotated[
+        list[str] | None, typer.Option(help="forecast: a model by name, or a pattern; may be given again.")
+    ] = None,
+    horizon: Annotated[list[int] | None, typer.Option(help="forecast: steps ahead; may be given again.")] = None,
+    lookback: Annotated[list[int] | None, typer.Option(help="forecast: rows of history; may be given again.")] = None,
+    seeds: Annotated[int, typer.Option(help="forecast: fits of every trained model.")] = 1,
+    budget: Annotated[float, typer.Option(help="forecast: seconds that auto may take.")] = 300.0,
     threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
 ) -> None:
-    """Measure a trained model: how fast it decodes, plainly and with drafters.
+    """Measure a trained model: how fast it decodes. Or forecasters: the standard table.
 
     \b
-    Example (after `runnel demo`):
+    Examples (the first after `runnel demo`, the second with a file of the ETT kind):
         runnel bench decode runs/demo --tokens 64 --repeats 3
+        runnel bench forecast ETTh1.csv --model ridge --model auto --horizon 96
     \b
     Speed-ups are medians of ratios to plain decoding of the same model in the same
     process, prompt by prompt. tokens/call: tokens that one call of the model gives.
@@ -48,15 +59,20 @@ def command(
     """
     if what not in WHAT:
         raise ValueError(f"bench measures {', '.join(WHAT)}; got {what!r}")
+    if what == "forecast":
+        _training.set_threads(threads)
+        _forecasting.standard_table(run, model, horizon, lookback, seeds, budget, json)
+        return
     if tokens < 1 or repeats < 1:
         raise ValueError(f"--tokens and --repeats must be at least 1; got {tokens} and {repeats}")
     from runnel import codecs
     from runnel.bench import decode
 
     _training.set_threads(threads)
-    model, codec = load_run(run), codecs.load(run)
-    drafters = {text: drafter_of(text, model) for text in drafter or DRAFTERS}
-    engine = packed(model, weights)
+    folder = Path(run)
+    target, codec = load_run(folder), codecs.load(folder)
+    drafters = {text: drafter_of(text, target) for text in drafter or DRAFTERS}
+    engine = packed(target, weights)
     with _screen.bar("measuring") as bar:
         curve = decode.verify_curve(engine)
         lines = list(decode.measure(engine, codec, drafters, tokens, repeats, temperature, bar.update))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from enum import StrEnum
 from pathlib import Path
@@ -96,7 +97,7 @@ def command(
 
 def _print(plan: Plan, summary: dict[str, Any], folder: Path) -> None:
     head = ["model", "bits per token", "parameters", "state at 32k", "trained tok/s", "decoded tok/s"]
-    rows = sorted(summary["models"], key=lambda model: (model["bits"] is None, model["bits"]))
+    rows = sorted(summary["models"], key=lambda model: math.inf if model["bits"] is None else model["bits"])
     print("\n".join(_screen.columns([head, *(_row(model) for model in rows)])))
     print("; ".join(f"{name} {bits:.3f}" for name, bits in summary["baselines"].items()))
     print(f"{plan.steps} steps each; the whole report is in {folder / 'report.html'}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -31,6 +32,12 @@ def command(
     rows: Annotated[int, typer.Option(help="Texts that are written side by side.")] = 64,
     state_memory: Annotated[int, typer.Option(help="Megabytes of the states of what is being written.")] = 1024,
     queue: Annotated[int, typer.Option(help="Requests that may wait; more are refused with 429.")] = 256,
+    states: Annotated[
+        Path | None, typer.Option(help="The folder of kept states. (default: one that is deleted at the end)")
+    ] = None,
+    memory: Annotated[int, typer.Option(help="Megabytes of kept states in memory; the others are on disk.")] = 256,
+    disk: Annotated[int, typer.Option(help="Megabytes of kept states on disk.")] = 4096,
+    stride: Annotated[int, typer.Option(help="Tokens between kept states of a prompt; 0 keeps none.")] = 256,
     chunk: Annotated[int, typer.Option(help="Tokens of prompts that are read between two rounds.")] = 128,
     max_tokens: Annotated[int, typer.Option(help="Most tokens that a request may ask for.")] = 32768,
     deadline: Annotated[float, typer.Option(help="Seconds that a request may take.")] = 600.0,
@@ -54,6 +61,7 @@ def command(
     from runnel.serve import keys as key_files
     from runnel.serve.engine import Limits
     from runnel.serve.server import Settings, serve
+    from runnel.serve.store import Budget
 
     if add_key is not None:
         if keys is None:
@@ -64,8 +72,12 @@ def command(
     for option, value in (("--rows", rows), ("--state-memory", state_memory), ("--queue", queue), ("--chunk", chunk)):
         if value < 1:
             raise ValueError(f"{option} must be at least 1; got {value}")
+    waiting_each = queue if keys is None else max(1, queue // 2)  # no key keeps all others out
+    limits = Limits(rows, state_memory << 20, queue, waiting_each, chunk)
+    temporary = tempfile.TemporaryDirectory(prefix="runnel-states-")
     settings = Settings(
         run=run,
+        states=states or Path(temporary.name),
         name=name,
         host=host,
         port=port,
@@ -74,9 +86,11 @@ def command(
         drafter=drafter,
         keys=keys,
         force=force,
-        limits=Limits(rows=rows, state_bytes=state_memory << 20, waiting=queue, chunk=chunk),
+        limits=limits,
         max_tokens=max_tokens,
         deadline=deadline,
+        budget=Budget(memory << 20, disk << 20),
+        stride=stride,
         drain=drain,
     )
 
@@ -86,7 +100,8 @@ def command(
         else:
             print(f"serving {run} at {address}", flush=True)
 
-    serve(settings, ready)
+    with temporary:
+        serve(settings, ready)
 
 
 def _require() -> None:

@@ -73,6 +73,7 @@ def command(
     weight_decay: Annotated[float, _option(OPTIMISER, "Decoupled weight decay.")] = 0.1,
     clip: Annotated[float, _option(OPTIMISER, "Largest norm of the gradient; 0 for no limit.")] = 1.0,
     accumulate: Annotated[int, _option(OPTIMISER, "Micro-batches in a step.")] = 1,
+    chunk: Annotated[int | None, _option(OPTIMISER, "Tokens of a row held at once; for very long rows.")] = None,
     ema: Annotated[float | None, _option(OPTIMISER, "Average the weights with this decay.")] = None,
     bf16: Annotated[bool, _option(OPTIMISER, "Compute in bfloat16 where that is safe.", "--bf16")] = False,
     valid_every: Annotated[int, _option(VALIDATION, "Steps between validations; 0 for one at the end.")] = 200,
@@ -85,6 +86,9 @@ def command(
         int | None, _option(VALIDATION, "CPU threads. The same number repeats a run to the bit.")
     ] = None,
     mesh: Annotated[str | None, _option(RANKS, "What they share: data=2,sequence=2. (default: all share rows)")] = None,
+    shard: Annotated[bool, _option(RANKS, "Each keeps its share of the weights (FSDP2).", "--shard")] = False,
+    recompute: Annotated[bool, _option(RANKS, "Keep only layers' inputs.", "--recompute")] = False,
+    exchange: Annotated[str, _option(RANKS, "How slices of a sequence tell each other what came before.")] = "lasp2",
     json: Annotated[bool, _option(VALIDATION, "Print the result as JSON.", "--json")] = False,
 ) -> None:
     """Train a model, or a drafter for one; the same command again goes on where it was stopped.
@@ -116,6 +120,9 @@ def command(
         cooldown=cooldown,
         clip=clip or None,
         accumulate=accumulate,
+        chunk=chunk,
+        recompute=recompute,
+        shard=shard,
         precision="bfloat16" if bf16 else "float32",
         ema=ema,
         valid_every=valid_every or None,
@@ -125,7 +132,7 @@ def command(
         seed=seed,
     )
     _training.set_threads(threads)
-    with _training.ranks(mesh) as ranks:
+    with _training.ranks(mesh, exchange) as ranks:
         folder = Path("runs", _name(source)) if out is None else out
         with ranks.first_alone():
             if target is None:

@@ -49,6 +49,16 @@ class Checkpoint(Codec):
         return f"tokenizer-{sha256(self._json)[:16]}"
 
     @property
+    def model(self) -> dict[str, Any]:
+        """What tokenizer.json says of its pieces: type, vocab, merges."""
+        return json.loads(self._json)["model"]
+
+    @property
+    def special(self) -> dict[int, str]:
+        """The texts of the tokens that were added to the pieces."""
+        return {token: entry.content for token, entry in self._tokenizer.get_added_tokens_decoder().items()}
+
+    @property
     def eos(self) -> int | None:
         """The token that ends a text, when the checkpoint names one."""
         text = self.settings.get("eos_token")

@@ -15,7 +15,7 @@ from typing import Any
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter
+from matplotlib.ticker import EngFormatter, NullFormatter
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 STYLES = ("-", "--", ":", "-.")
@@ -46,7 +46,7 @@ def curves(summary: dict[str, Any]) -> str:
 
 def trade(summary: dict[str, Any]) -> str:
     """Loss against the bytes of a state after 32k tokens, and against the speed of decoding."""
-    ended = [model for model in summary["models"] if model["bits"] is not None and "state_bytes" in model]
+    ended = sorted((m for m in summary["models"] if m["bits"] is not None and "state_bytes" in m), key=_bits)
     figure = Figure(figsize=(9, 3.8), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     _scatter(left, ended, [model["state_bytes"]["32k"] for model in ended], "bytes of state after 32k tokens")
@@ -93,7 +93,9 @@ def _scatter(axes: Axes, models: Sequence[dict[str, Any]], values: Sequence[floa
         axes.plot([max(value, 1)], [model["bits"]], color=look["color"], marker=look["marker"], linestyle="none")
         point = (max(value, 1), model["bits"])
         axes.annotate(_short(model["pattern"]), point, (5, 3), textcoords="offset points", fontsize=7, color=GREY)
-    axes.set_xscale("log")
+    if values and max(values) > 10 * max(min(values), 1):
+        axes.set_xscale("log")
+        axes.xaxis.set_minor_formatter(NullFormatter())
     axes.margins(x=0.2)
     axes.set_xlabel(label)
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
 import signal
@@ -18,6 +17,7 @@ from filelock import FileLock
 from runnel import train
 from runnel.compare.plan import Plan
 from runnel.compare.work import Job, perform
+from runnel.storage import append_line, read_lines
 
 FILE = "results.jsonl"
 Record = dict[str, Any]
@@ -45,10 +45,8 @@ def run_jobs(plan: Plan, folder: Path, progress: Callable[[float, str], None]) -
 
 
 def read_records(folder: Path) -> list[Record]:
-    """The finished jobs. A last line cut short by a kill is left out, and its job is done again."""
-    path = folder / FILE
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    """The finished jobs."""
+    return read_lines(folder / FILE)
 
 
 def finished(job: Job, records: Sequence[Record]) -> Record | None:
@@ -127,16 +125,8 @@ def _end_with_parent() -> None:
 
 
 def append_record(folder: Path, record: Record) -> None:
-    """One more line, on a line of its own whatever a kill has left at the end of the file."""
-    path = folder / FILE
-    with FileLock(folder / "locks" / "results.lock"), path.open("a+b") as file:
-        size = file.seek(0, 2)
-        if size:
-            file.seek(size - 1)
-            if file.read(1) != b"\n":
-                whole = path.read_bytes()
-                file.truncate(whole.rfind(b"\n") + 1)
-        file.write((json.dumps(record) + "\n").encode())
+    with FileLock(folder / "locks" / "results.lock"):
+        append_line(folder / FILE, record)
 
 
 def _title(plan: Plan, job: Job) -> str:

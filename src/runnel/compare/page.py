@@ -14,8 +14,8 @@ th, td { padding: .25rem .5rem; text-align: right; border-bottom: 1px solid #ddd
 th:first-child, td:first-child { text-align: left; }
 th { border-bottom: 2px solid #888; font-weight: 600; vertical-align: bottom; }
 tr.baseline td { color: #555; font-style: italic; }
-td.best { font-weight: 700; }
-figure { margin: 1rem 0; } svg { max-width: 100%; height: auto; }
+td { white-space: nowrap; } td:first-child { white-space: normal; }
+figure { margin: 1rem 0; } svg { width: 100%; height: auto; }
 p.note { color: #555; font-size: 13px; }
 @media print { body { margin: 0; max-width: none; font-size: 11px; } figure, table { break-inside: avoid; } }
 """
@@ -94,11 +94,12 @@ def _costs(summary: dict[str, Any]) -> str:
 def _capabilities(summary: dict[str, Any], picture: str) -> Sequence[str]:
     if not picture:
         return []
+    size = f"width {summary['task_width']} and at least {_count(summary['task_layers'], 'layer')}"
     note = (
         "Accuracy on held-out rows as long as those of training, and 2, 4 and 16 times as long; in panels of nats "
-        "the nats above the known optimum. Colour: from chance (dark) to the optimum (light). Every cell is a model of "
-        f"width {summary['task_width']} and at least {_count(summary['task_layers'], 'layer')}, trained for "
-        f"{summary['task_steps']:,} steps with its rate on the text. The control sees one token and must fail."
+        "the nats above the known optimum. Colour: from what is trivial, the better of chance and the control, (dark) "
+        f"to the optimum (light). Every cell is a model of {size}, trained for {summary['task_steps']:,} steps, its "
+        "rate that on the text. The control sees one token and must fail."
     )
     return ["<h2>What they can do, by length</h2>", _figure(picture, note), _sources(summary)]
 

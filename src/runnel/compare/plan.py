@@ -62,8 +62,8 @@ class Plan:
         """Everything that is scored on the tasks: the models, then the control."""
         return (*self.entrants, Entrant(tasks.CONTROL, self.task_layers, self.task_width))
 
-    def source(self, seed: int = 0) -> Source:
-        return open_source(self.data, Bytes(), self.length, self.batch_size, seed)
+    def source(self) -> Source:
+        return open_source(self.data, Bytes(), self.length, self.batch_size)
 
 
 def with_entrants(plan: Plan, entrants: Sequence[Entrant]) -> Plan:
@@ -71,7 +71,9 @@ def with_entrants(plan: Plan, entrants: Sequence[Entrant]) -> Plan:
 
 
 def vocab_size(plan: Plan) -> int:
-    """Of what is compared on. ValueError where the source is no text and has no tokens."""
+    """Of what is compared on. ValueError where the source has no tokens, or can be read only once."""
+    if plan.data == "-":
+        raise ValueError("a comparison reads its text again and again: give a file instead of -")
     found = plan.source().vocab_size
     if not found:
         raise ValueError(f"a comparison needs text or a source of tokens; {plan.data} has values")

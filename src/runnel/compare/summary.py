@@ -90,20 +90,24 @@ def _task(plan: Plan, records: Sequence[dict[str, Any]], task: tasks.Task) -> di
     for at in range(len(plan.controls)):
         found = [record["scores"] for record in of_task if record["model"] == at and "scores" in record]
         rows.append([_cell([scores[str(k)] for scores in found], task) for k in tasks.MULTIPLES])
+    for row in rows:
+        for cell, control in zip(row, rows[-1], strict=True):
+            if cell is not None:
+                cell["share"] = tasks.share(task, cell["value"], cell, None if control is None else control["value"])
     return {**tasks.describe(task), "scores": rows}
 
 
 def _cell(found: list[dict[str, float]], task: tasks.Task) -> dict[str, Any] | None:
+    """value: the mean over seeds of what is shown."""
     if not found:
         return None
-    shown = "excess" if task.in_nats else "accuracy"
+    values = [tasks.shown(task, score) for score in found]
     return {
-        "value": fmean(score[shown] for score in found),
-        "by_seed": [score[shown] for score in found],
-        "share": fmean(score["share"] for score in found),
+        "value": fmean(values),
+        "by_seed": values,
         "nats": fmean(score["nats"] for score in found),
-        "optimal_nats": found[0]["optimal_nats"],
-        "chance_nats": found[0]["chance_nats"],
+        "optimal_nats": fmean(score["optimal_nats"] for score in found),
+        "chance_nats": fmean(score["chance_nats"] for score in found),
     }
 
 

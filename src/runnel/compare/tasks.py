@@ -40,7 +40,18 @@ class Task:
 
 TASKS = (
     Task("recall", "recall:pairs=8,vocab=64"),
+    Task("selective_copy", "selective_copy:items=8,symbols=16"),
+    Task("copying", "copying:symbols=16", length=32),
+    Task("delayed_copy", "delayed_copy:items=8,symbols=8"),
+    Task("needle", "needle:needles=4,keys=16,values=16,filler=16"),
+    Task("key_overwriting", "key_overwriting:keys=4,values=16"),
     Task("parity", "parity", length=40),
+    Task("modular_counting", "modular_counting:modulus=3", length=40),
+    Task("regular_language", "regular_language:states=5,symbols=3", length=40),
+    Task("dyck", "dyck:kinds=4,depth=8"),
+    Task("sorting", "sorting:symbols=32", length=32),
+    Task("in_context_regression", "in_context_regression:dims=1,noise=0.1", in_nats=True),
+    Task("piecewise_stationary", "piecewise_stationary:symbols=4,hazard=0.05", in_nats=True),
 )
 
 
@@ -80,16 +91,22 @@ def _score(model: Model, task: Task, multiple: int, seed: int) -> dict[str, floa
             right += float(((guesses == batch.targets) & (batch.targets != IGNORE)).sum())
     best, chance = source.facts["optimal_nats"], source.facts["chance_nats"]
     found = {"nats": nats / targets, "optimal_nats": best, "chance_nats": chance, "targets": float(targets)}
-    if task.in_nats:
-        excess = nats / targets - best
-        return {**found, "excess": excess, "share": _clipped(1 - excess / (chance - best))}
-    accuracy, guess = right / targets, math.exp(-chance)
-    return {**found, "accuracy": accuracy, "share": _clipped((accuracy - guess) / (1 - guess))}
+    return found if task.in_nats else {**found, "accuracy": right / targets}
 
 
-def _clipped(share: float) -> float:
-    """How far from chance (0) to the optimum (1)."""
-    return min(1.0, max(0.0, share)) if math.isfinite(share) else 0.0
+def shown(task: Task, score: dict[str, float]) -> float:
+    """The number of a cell: accuracy, or nats above the optimum."""
+    return score["nats"] - score["optimal_nats"] if task.in_nats else score["accuracy"]
+
+
+def share(task: Task, value: float, score: dict[str, float], control: float | None) -> float:
+    """How far a cell is from what is trivial (0) to the optimum (1). Trivial: the better of chance and the control."""
+    best = 0.0 if task.in_nats else 1.0
+    chance = score["chance_nats"] - score["optimal_nats"] if task.in_nats else math.exp(-score["chance_nats"])
+    trivial = [chance] if control is None or not math.isfinite(control) else [chance, control]
+    floor = min(trivial, key=lambda found: abs(found - best))
+    found = 1.0 if floor == best else (value - floor) / (best - floor)
+    return min(1.0, max(0.0, found)) if math.isfinite(found) else 0.0
 
 
 def describe(task: Task) -> dict[str, Any]:

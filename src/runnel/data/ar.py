@@ -14,7 +14,6 @@ every draw stationary and gives the best predictor and its variance also for the
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from math import e, log, pi
 
@@ -22,7 +21,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from runnel.data._keyed import TASK, TRAIN, VALID, generator
+from runnel.data._generated import Generated
+from runnel.data._keyed import TASK, generator
 from runnel.types import Batch
 
 PAPERS: dict[str, str] = {}
@@ -46,11 +46,11 @@ class Config:
             raise ValueError(f"noise must be positive and finite; got {self.noise}")
 
 
-class Source:
+class Source(Generated):
     """Batches of values (B, T, 1) float32. predictors: a^(m) for m = 0 .. p. variances: (p + 1,), v_m."""
 
     def __init__(self, config: Config, length: int, batch_size: int, seed: int = 0) -> None:
-        self.config, self.length, self.batch_size, self.seed = config, length, batch_size, seed
+        super().__init__(config, length, batch_size, seed)
         self.vocab_size = 0  # the items are values
         partial = generator(seed, TASK).uniform(-config.strength, config.strength, size=config.order)
         self.predictors, self.variances = levinson(partial, config.noise)
@@ -62,16 +62,7 @@ class Source:
             "chance_nats": _gaussian_nats(self.variances[0]),
         }
 
-    def batch(self, index: int) -> Batch:
-        """Inputs and targets (B, T, 1) float32, the targets one step ahead; a pure function of (seed, index)."""
-        return self._draw_batch(generator(self.seed, TRAIN, index))
-
-    def valid(self) -> Iterator[Batch]:
-        """The same few batches each time, from other random numbers than training."""
-        for index in range(self.config.valid_batches):
-            yield self._draw_batch(generator(self.seed, VALID, index))
-
-    def _draw_batch(self, rng: np.random.Generator) -> Batch:
+    def draw_batch(self, rng: np.random.Generator) -> Batch:
         values = rng.standard_normal((self.batch_size, self.length + 1))
         for place in range(self.length + 1):
             seen = min(place, self.config.order)

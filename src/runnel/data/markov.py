@@ -12,7 +12,6 @@ symmetric Dirichlet; rows of a batch start from the stationary law pi of the con
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +19,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from runnel.data._keyed import TASK, TRAIN, VALID, generator
+from runnel.data._generated import Generated
+from runnel.data._keyed import TASK, generator
 from runnel.types import Batch
 
 PAPERS: dict[str, str] = {}
@@ -45,26 +45,17 @@ class Config:
             raise ValueError(f"concentration must be in [0.01, 1000]; got {self.concentration}")
 
 
-class Source:
+class Source(Generated):
     """Batches of the chain that `seed` draws. transitions: P, (V^k, V). stationary: pi, (V^k,)."""
 
     def __init__(self, config: Config, length: int, batch_size: int, seed: int = 0) -> None:
-        self.config, self.length, self.batch_size, self.seed = config, length, batch_size, seed
+        super().__init__(config, length, batch_size, seed)
         self.vocab_size = config.vocab
         self.transitions = _draw(config, generator(seed, TASK))
         self.stationary = stationary(self.transitions)
         self.facts = self._facts()
 
-    def batch(self, index: int) -> Batch:
-        """Inputs and targets (B, T) int64, a pure function of (seed, index)."""
-        return self._draw_batch(generator(self.seed, TRAIN, index))
-
-    def valid(self) -> Iterator[Batch]:
-        """The same few batches each time, from other random numbers than training."""
-        for index in range(self.config.valid_batches):
-            yield self._draw_batch(generator(self.seed, VALID, index))
-
-    def _draw_batch(self, rng: np.random.Generator) -> Batch:
+    def draw_batch(self, rng: np.random.Generator) -> Batch:
         vocab, order, contexts = self.config.vocab, self.config.order, len(self.transitions)
         context = rng.choice(contexts, size=self.batch_size, p=self.stationary)
         items = np.empty((self.batch_size, self.length + 1 + order), dtype=np.int64)

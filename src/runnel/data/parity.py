@@ -9,14 +9,13 @@ one length, then open the source again with a longer one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from math import log
 
 import numpy as np
 import torch
 
-from runnel.data._keyed import TRAIN, VALID, generator
+from runnel.data._generated import Generated
 from runnel.types import IGNORE, Batch
 
 PAPERS: dict[str, str] = {}  # the task is older than the paper, which is a mixer's
@@ -34,24 +33,15 @@ class Config:
             raise ValueError(f"targets must be every or last; got {self.targets}")
 
 
-class Source:
+class Source(Generated):
     """Batches of bits (vocabulary 2) with their running parity. length: T."""
 
     def __init__(self, config: Config, length: int, batch_size: int, seed: int = 0) -> None:
-        self.config, self.length, self.batch_size, self.seed = config, length, batch_size, seed
+        super().__init__(config, length, batch_size, seed)
         self.vocab_size = 2
         self.facts = {"optimal_nats": 0.0, "chance_nats": log(2)}
 
-    def batch(self, index: int) -> Batch:
-        """Inputs and targets (B, T) int64, a pure function of (seed, index)."""
-        return self._draw_batch(generator(self.seed, TRAIN, index))
-
-    def valid(self) -> Iterator[Batch]:
-        """The same few batches each time, from other random numbers than training."""
-        for index in range(self.config.valid_batches):
-            yield self._draw_batch(generator(self.seed, VALID, index))
-
-    def _draw_batch(self, rng: np.random.Generator) -> Batch:
+    def draw_batch(self, rng: np.random.Generator) -> Batch:
         bits = rng.integers(2, size=(self.batch_size, self.length))
         targets = np.cumsum(bits, axis=1) % 2
         if self.config.targets == "last":

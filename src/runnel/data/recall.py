@@ -19,7 +19,6 @@ from the values only, where the paper's may repeat a key: so nothing after the p
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from math import log
 
@@ -27,7 +26,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from runnel.data._keyed import TRAIN, VALID, generator
+from runnel.data._generated import Generated
 from runnel.types import IGNORE, Batch
 
 PAPERS: dict[str, str] = {"Zoology: Measuring and Improving Recall in Efficient Language Models": "2312.04927"}
@@ -49,26 +48,17 @@ class Config:
             raise ValueError(f"power must be in (0, 10]; got {self.power}")
 
 
-class Source:
+class Source(Generated):
     """Batches of recall rows. length: T, at least 4 * pairs."""
 
     def __init__(self, config: Config, length: int, batch_size: int, seed: int = 0) -> None:
         if length < 4 * config.pairs:
             raise ValueError(f"recall with pairs={config.pairs} needs length >= {4 * config.pairs}; got {length}")
-        self.config, self.length, self.batch_size, self.seed = config, length, batch_size, seed
+        super().__init__(config, length, batch_size, seed)
         self.vocab_size = config.vocab
         self.facts = {"optimal_nats": 0.0, "guess_nats": log(config.pairs), "chance_nats": log(config.vocab // 2)}
 
-    def batch(self, index: int) -> Batch:
-        """Inputs and targets (B, T) int64, a pure function of (seed, index)."""
-        return self._draw_batch(generator(self.seed, TRAIN, index))
-
-    def valid(self) -> Iterator[Batch]:
-        """The same few batches each time, from other random numbers than training."""
-        for index in range(self.config.valid_batches):
-            yield self._draw_batch(generator(self.seed, VALID, index))
-
-    def _draw_batch(self, rng: np.random.Generator) -> Batch:
+    def draw_batch(self, rng: np.random.Generator) -> Batch:
         pairs, half = self.config.pairs, self.config.vocab // 2
         uniform = np.zeros(half)
         keys = _distinct(rng, uniform, self.batch_size, pairs)

@@ -48,14 +48,15 @@ def standard_library() -> str:
 
 
 class Source:
-    """Batches of a text. length: T. spool: folder for copies, one per run; needed for stdin and for codecs with merges.
+    """Batches of a text: a path, or a stream of bytes. length: T. spool: folder for copies, one per run; needed for
+    stdin and for codecs with merges.
 
     ValueError: nothing there, empty, unreadable, not text (with the position), or too short for rows of T.
     """
 
     def __init__(
         self,
-        path: str,
+        path: str | Stream,
         config: Config,
         codec: Codec,
         length: int,
@@ -64,7 +65,8 @@ class Source:
         spool: Path | None = None,
         valid_fraction: float = 0.1,
     ) -> None:
-        text = open_text(path, config, spool)
+        text = path if isinstance(path, Stream) else open_text(path, config, spool)
+        path = path if isinstance(path, str) else str(path.paths[0])
         self.stream, self.cut = text, training_bytes(text, valid_fraction)
         if codec.name != "bytes":
             self.stream, self.cut = encode_to_disk(text, self.cut, codec, _needed(spool, f"codec {codec.name}"))

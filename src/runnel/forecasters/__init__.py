@@ -25,7 +25,7 @@ A page has the docstring and `PAPERS` of every method's page, a frozen `Config`,
 - State, decoding, frames, scaling per series and evaluation belong to `runnel.forecast`, not to a page. The standard
   table is `runnel bench forecast`.
 
-What pages share is here: their own imports go down, never to each other.
+What pages share is here, and layers in `runnel.windows.layers`: their own imports go down, never to each other.
 """
 
 from __future__ import annotations

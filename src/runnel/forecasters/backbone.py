@@ -27,6 +27,7 @@ from runnel import patterns
 from runnel.lineage import Lineage
 from runnel.mixer import RMSNorm, linear
 from runnel.model import Layer
+from runnel.state import Memory
 from runnel.windows import Window, WindowModel, WindowShape
 from runnel.windows.model import check_norm
 
@@ -90,8 +91,7 @@ class Backbone(WindowModel):
     def forward(self, window: Window) -> Float[Tensor, "B H C K"]:
         shape, (rows, _, channels) = self.shape, window.history.shape
         if self.config.embed == "value":
-            y = self.out(self.dropout(self.mixed(self.embed(_with_covariates(window)))[:, -1]))
-            return y.unflatten(-1, (shape.horizon, channels, shape.outputs))  # eq. (1)
+            return self.read_out(self.mixed(self.embed(_with_covariates(window)))[:, -1])
         series = window.history.transpose(1, 2)  # (B, C, L)
         if self.config.embed == "inverted":
             tokens = self.embed(series)
@@ -105,11 +105,29 @@ class Backbone(WindowModel):
 
     def mixed(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
         """The layers over fresh rows."""
-        lineage = Lineage.sequence(x.shape[0], x.shape[1], x.device)
-        for layer in self.layers:
-            assert isinstance(layer, Layer)
-            x, _ = layer(x, layer.mixer.init_state(x.shape[0]), lineage)
-        return self.norm_out(x)
+        return self.carried(x, self.start(x.shape[0]), Lineage.sequence(x.shape[0], x.shape[1], x.device))[0]
+
+    def start(self, rows: int) -> Memory:
+        """The zero state of the layers."""
+        return tuple(layer.mixer.init_state(rows) for layer in self._layers())
+
+    def carried(
+        self, x: Float[Tensor, "B T D"], memory: Memory, lineage: Lineage
+    ) -> tuple[Float[Tensor, "B T D"], Memory]:
+        """The layers after what the memory holds, and the memory after that: what a stream of values goes on with."""
+        after = []
+        for layer, before in zip(self._layers(), memory, strict=True):
+            x, kept = layer(x, before, lineage)
+            after.append(kept)
+        return self.norm_out(x), tuple(after)
+
+    def read_out(self, hidden: Float[Tensor, "B D"]) -> Float[Tensor, "B H C K"]:
+        """The forecast after the newest row of values, eq. (1)."""
+        y = self.out(self.dropout(hidden))
+        return y.unflatten(-1, (self.shape.horizon, self.shape.channels, self.shape.outputs))
+
+    def _layers(self) -> list[Layer]:
+        return [layer for layer in self.layers if isinstance(layer, Layer)]
 
     def patches(self, x: Float[Tensor, "B L"]) -> Float[Tensor, "B T W"]:
         """Patches that end with the newest row; the oldest row is repeated in front where the first one lacks rows."""

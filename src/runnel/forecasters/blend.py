@@ -3,20 +3,23 @@
 Papers: "Stacked Generalization" (Wolpert, 1992) and "Stacked Regressions" (Breiman, 1996): weights that are not
 negative, and that sum to one, learned from held-out forecasts.
 
-    w = argmin over w >= 0, sum w = 1 of sum_f |Y_f - sum_m w_m P_fm|^2 / e_f          (1)
-    e_f = min_m |Y_f - P_fm|^2                                                         (2)
+    w = argmin over w >= 0, sum w = 1 of sum_f |Y_f - sum_m w_m P_fm|^2 / e_f + pull |w - 1/M|^2       (1)
+    e_f = |Y_f - sum_m P_fm / M|^2                                                     (2)
 
 | code | meaning |
 |---|---|
-| folds f | the validation part, and the last third of the training part with members fitted on what is before it |
-| P_fm | forecasts of member m on fold f |
+| folds f | stretches between the cuts of the training part, forecast by members fitted before; the validation part |
+| P_fm | forecasts of member m on fold f, M members |
 
-One stretch of validation is few independent windows where the horizon is long, and weights that are best on it may
-suit its season only: two stretches count alike. (1) is solved by accelerated projected gradients.
+Weights that are best on one stretch may suit its season only, and an even mean is hard to beat ("The combination of
+forecasts", Bates and Granger, 1969, and much since). So folds count alike, and how far weights are pulled to the even
+mean is chosen by what it does on a fold that had no part in them, over all folds in turn. (1) is solved by accelerated
+projected gradients.
 """
 
 from __future__ import annotations
 
+import itertools
 import time
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -27,11 +30,11 @@ from torch import Tensor, nn
 
 from runnel.windows import FitConfig, FitReport, Window, WindowModel, WindowSet, WindowShape, build
 from runnel.windows.model import Progress
+from runnel.windows.stacking import chosen_pull, convex_weights, products
 
 PAPERS: dict[str, str] = {}
 
 BATCH = 128
-STEPS = 5000
 
 
 @dataclass(frozen=True)
@@ -46,14 +49,23 @@ class Member:
 
 @dataclass(frozen=True)
 class Config:
-    """members: at least one. every: the windows that weights are learned from are thinned out to one in so many."""
+    """members: at least one. cuts: rising shares of the training rows, where folds begin. pulls: see (1).
+
+    every: the windows that weights are learned from are thinned out to one in so many.
+    """
 
     members: tuple[Member, ...]
+    cuts: tuple[float, ...] = (1 / 2, 2 / 3, 5 / 6)
+    pulls: tuple[float, ...] = (0.0, 0.1, 0.3, 1.0, 3.0, 1e6)
     every: int = 4
 
     def __post_init__(self) -> None:
-        if not self.members or self.every < 1:
-            raise ValueError(f"blend needs members and every >= 1; got {len(self.members)} and {self.every}")
+        if not self.members or not self.pulls or self.every < 1:
+            raise ValueError(
+                f"blend needs members, pulls and every >= 1; got {len(self.members)} members, {self.every}"
+            )
+        if any(not a < b for a, b in itertools.pairwise((0.0, *self.cuts, 1.0))):
+            raise ValueError(f"cuts of blend must rise and lie in (0, 1); got {self.cuts}")
 
 
 class Blend(WindowModel):
@@ -69,8 +81,9 @@ class Blend(WindowModel):
         shapes = [replace(shape, history=member.history) for member in config.members]
         self.members = nn.ModuleList(build(m.config, s) for m, s in zip(config.members, shapes, strict=True))
         self.register_buffer("weights", torch.full((len(shapes),), 1 / len(shapes)))
-        self.scores: list[tuple[float, float]] = []
-        """Of every member: mean squared error on the inner fold and on validation, once fitted."""
+        self.scores: list[list[float]] = []
+        """Mean squared errors of every member on the folds, the last one validation, once fitted."""
+        self.pull = 0.0
 
     def forward(self, window: Window) -> Float[Tensor, "B H C 1"]:
         used = [(w, m) for w, m in zip(self.weights, self._models(), strict=True) if w > 0]
@@ -83,23 +96,26 @@ class Blend(WindowModel):
         config: FitConfig | None = None,
         progress: Progress = lambda done, text: None,
     ) -> FitReport:
-        """Fit every member on the first two thirds of the training part and then on all of it; solve (1)."""
-        started = time.perf_counter()
-        early, late = train.split(2 / 3)
-        folds = []
-        for number, (learn, judge) in enumerate(((early, late), (train, valid))):
+        """Fit every member before every fold, and last on the whole training part; solve (1)."""
+        started, cuts = time.perf_counter(), (*self.config.cuts, 1.0)
+        pairs = [(train.between(0, low), train.between(low, high)) for low, high in itertools.pairwise(cuts)]
+        folds = [*[pair for pair in pairs if len(pair[0]) and len(pair[1])], (train, valid)]
+        grams = []
+        for number, (learn, judge) in enumerate(folds):
             forecasts = []
             for at, (member, model) in enumerate(zip(self.config.members, self._models(), strict=True)):
-                progress((number + at / len(self.config.members)) / 2, f"{member.name}, fold {number + 1} of 2")
+                done = (number + at / len(self.config.members)) / len(folds)
+                progress(done, f"{member.name}, fold {number + 1} of {len(folds)}")
                 learner = build(member.config, model.shape, seed=member.fit.seed)
                 learner.fit(learn.seen_by(model.shape), judge.seen_by(model.shape), member.fit)
                 forecasts.append(_forecasts(learner, judge.every(self.config.every)))
                 model.load_state_dict(learner.state_dict())
                 model.eval()
-            folds.append(_products(torch.stack(forecasts), _targets(judge.every(self.config.every))))
-        self.scores = list(zip(*[gram.diagonal().tolist() for gram in folds], strict=True))
-        self.weights.copy_(simplex(torch.stack([gram / gram.diagonal().min() for gram in folds]).sum(0)))
-        blended = float(self.weights.double() @ folds[1] @ self.weights.double())
+            grams.append(products(torch.stack(forecasts), _targets(judge.every(self.config.every))))
+        self.scores = [list(errors) for errors in zip(*[gram.diagonal().tolist() for gram in grams], strict=True)]
+        self.pull = chosen_pull(grams, self.config.pulls)
+        self.weights.copy_(convex_weights(grams, self.pull))
+        blended = float(self.weights.double() @ grams[-1] @ self.weights.double())
         return FitReport(blended, 0, time.perf_counter() - started)
 
     def _models(self) -> list[WindowModel]:
@@ -113,34 +129,6 @@ def _forecasts(model: WindowModel, windows: WindowSet) -> Float[Tensor, "N"]:
 
 def _targets(windows: WindowSet) -> Float[Tensor, "N"]:
     return torch.cat([w.target.flatten() for w in windows.batches(BATCH) if w.target is not None])
-
-
-def _products(forecasts: Float[Tensor, "M N"], target: Float[Tensor, "N"]) -> Float[Tensor, "M M"]:
-    """Mean products of errors: w^T E w is the error of the blend, as the weights sum to one."""
-    known = ~target.isnan()
-    errors = (forecasts - target)[:, known].double()
-    return errors @ errors.T / known.sum()
-
-
-def simplex(gram: Float[Tensor, "M M"]) -> Float[Tensor, "M"]:
-    """argmin of w^T G w over w >= 0, sum w = 1, by FISTA; weights under a thousandth are left out."""
-    weights = torch.full((len(gram),), 1 / len(gram), dtype=gram.dtype)
-    ahead, momentum, step = weights, 1.0, 1 / float(torch.linalg.eigvalsh(gram)[-1])
-    for _ in range(STEPS):
-        new = _projected(ahead - step * gram @ ahead)
-        following = (1 + (1 + 4 * momentum**2) ** 0.5) / 2
-        ahead = new + (momentum - 1) / following * (new - weights)
-        weights, momentum = new, following
-    weights = torch.where(weights < 1e-3, 0.0, weights)
-    return weights / weights.sum()
-
-
-def _projected(v: Float[Tensor, "M"]) -> Float[Tensor, "M"]:
-    """The nearest point with entries >= 0 that sum to one."""
-    falling, _ = v.sort(descending=True)
-    excess = falling.cumsum(0) - 1
-    count = int((falling * torch.arange(1, len(v) + 1) > excess).sum())
-    return (v - excess[count - 1] / count).clamp(min=0)
 
 
 def reference(gram: Float[Tensor, "2 2"]) -> float:

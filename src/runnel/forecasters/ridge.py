@@ -13,8 +13,9 @@ and their kin are regressions on a window that is shifted by a value of its own,
 | anchor | a; "last" is NLinear's, "mean" is RLinear's without its scale |
 | penalty | lambda, of sums over all windows and channels |
 
-One W serves all channels. Sums are taken in float64 over batches of windows, so that nothing but (L, L) and (L, H)
-matrices is kept. Which anchor and which penalty is decided on validation, where several are given.
+One W serves all channels. One pass over the windows takes the sums that every anchor and penalty needs
+(`windows/regression.py`), so that nothing but (L, L) and (L, H) matrices is kept.
+Which anchor and which penalty is decided on validation, where several are given, from the sums of its windows.
 
 A missing target takes its window out of the sums of that channel. Covariates are not used.
 """
@@ -30,10 +31,9 @@ from torch import Tensor
 
 from runnel.windows import FitConfig, FitReport, Window, WindowModel, WindowSet, WindowShape
 from runnel.windows.model import Progress
+from runnel.windows.regression import anchored, squared_error, sums
 
 PAPERS = {"An Analysis of Linear Time Series Forecasting Models": "2403.14587"}
-
-BATCH = 512
 
 
 @dataclass(frozen=True)
@@ -73,13 +73,15 @@ class Ridge(WindowModel):
     ) -> FitReport:
         """Equation (2) for every anchor and penalty; the pair with the least squared error on validation stays."""
         started, best = time.perf_counter(), float("inf")
-        for at, name in enumerate(self.config.anchors):
-            anchor = _anchor(name, self.shape.history).to(self.weight)
-            progress(at / len(self.config.anchors), f"{name}: sums of {len(train):,} windows")
-            gram, cross = sums(train, anchor)
+        progress(0.0, f"sums of {len(train):,} windows")
+        learned, held = sums(train), sums(valid)
+        for name in self.config.anchors:
+            anchor = _anchor(name, self.shape.history).double()
+            gram, cross, _ = anchored(learned, anchor)
+            judged = anchored(held, anchor)
             for penalty in self.config.penalties:
-                weight = torch.linalg.solve(gram + penalty * torch.eye(len(gram)), cross).to(self.weight)
-                error = squared_error(valid, anchor, weight)
+                weight = torch.linalg.solve(gram + penalty * torch.eye(len(gram)), cross)
+                error = squared_error(judged, weight) / max(held.targets, 1)
                 if error < best:
                     best = error
                     self.anchor.copy_(anchor)
@@ -94,35 +96,6 @@ def apply(
     x = history.transpose(1, 2)
     level = (x @ anchor)[..., None]
     return ((x - level) @ weight + level).transpose(1, 2)
-
-
-def sums(windows: WindowSet, anchor: Float[Tensor, "L"]) -> tuple[Tensor, Tensor]:
-    """X^T X and X^T Y of equation (2), in float64."""
-    length, horizon = windows.shape.history, windows.shape.horizon
-    gram = torch.zeros(length, length, dtype=torch.float64)
-    cross = torch.zeros(length, horizon, dtype=torch.float64)
-    for window in windows.batches(BATCH):
-        assert window.target is not None
-        x, y = window.history.transpose(1, 2).flatten(0, 1), window.target.transpose(1, 2).flatten(0, 1)
-        known = ~y.isnan().any(1)
-        x, y = x[known], y[known]
-        level = (x @ anchor)[:, None]
-        x, y = x - level, y - level
-        gram += x.T @ x
-        cross += x.T @ y
-    return gram, cross
-
-
-@torch.no_grad()
-def squared_error(windows: WindowSet, anchor: Float[Tensor, "L"], weight: Float[Tensor, "L H"]) -> float:
-    """The mean over all known targets."""
-    total, count = 0.0, 0
-    for window in windows.batches(BATCH):
-        assert window.target is not None
-        error = apply(window.history, anchor, weight) - window.target
-        total += float(error.nan_to_num().square().sum(dtype=torch.float64))
-        count += int((~error.isnan()).sum())
-    return total / max(count, 1)
 
 
 def _anchor(name: str, length: int) -> Float[Tensor, "L"]:

@@ -27,7 +27,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
-from runnel.head import Head
+from runnel.heads import Histogram
 from runnel.mixer import linear
 
 PAPERS = {"Chronos: Learning the Language of Time Series": "2403.07815"}
@@ -45,11 +45,9 @@ class Config:
             raise ValueError(f"binned needs at least 2 bins and a positive limit; got {self.bins} and {self.limit}")
 
 
-class Binned(Head):
+class Binned(Histogram):
     def __init__(self, d_model: int, outcomes: int, config: Config) -> None:
-        super().__init__()
-        self.bins, self.limit = config.bins, config.limit
-        self.width = 2 * config.limit / config.bins
+        super().__init__(config.bins, config.limit)
         self.logits = linear(d_model, config.bins * outcomes, bias=True)
         with torch.no_grad():  # starts near the standard normal law
             self.logits.bias.view(outcomes, config.bins)[:] = -0.5 * self.centres(self.logits.bias) ** 2
@@ -58,36 +56,6 @@ class Binned(Head):
         self, hidden: Float[Tensor, "*B D"], positions: Int[Tensor, "*B"] | None = None
     ) -> Float[Tensor, "*B P"]:
         return log_softmax(self._by_channel(self.logits(hidden)), -1).flatten(-2)
-
-    def log_prob(self, parameters: Float[Tensor, "*B P"], target: Float[Tensor, "*B C"]) -> Float[Tensor, "*B"]:
-        """Equation (2), summed over channels."""
-        place = ((target + self.limit) / self.width).long().clamp(0, self.bins - 1)  # eq. (1)
-        picked = self._by_channel(parameters).gather(-1, place[..., None])[..., 0]
-        return (picked - math.log(self.width)).sum(-1)
-
-    def sample(self, parameters: Float[Tensor, "*B P"], uniform: Float[Tensor, "*B C"]) -> Float[Tensor, "*B C"]:
-        """By inversion."""
-        mass = self._by_channel(parameters).exp()
-        below = mass.cumsum(-1)
-        level = uniform[..., None] * below[..., -1:]
-        place = torch.searchsorted(below, level).clamp(max=self.bins - 1)
-        before = below.gather(-1, place) - mass.gather(-1, place)
-        share = ((level - before) / mass.gather(-1, place)).clamp(0, 1)
-        return ((place + share) * self.width - self.limit)[..., 0]
-
-    def mean(self, parameters: Float[Tensor, "*B P"]) -> Float[Tensor, "*B C"]:
-        return self._by_channel(parameters).exp() @ self.centres(parameters)
-
-    def quantile(self, parameters: Float[Tensor, "*B P"], level: float) -> Float[Tensor, "*B C"]:
-        return self.sample(parameters, torch.full_like(self.mean(parameters), level))
-
-    def centres(self, like: Tensor) -> Float[Tensor, "V"]:
-        """The middle of every bin."""
-        index = torch.arange(self.bins, dtype=like.dtype, device=like.device)
-        return (index + 0.5) * self.width - self.limit
-
-    def _by_channel(self, parameters: Tensor) -> Tensor:
-        return parameters.unflatten(-1, (-1, self.bins))
 
 
 def reference(logits: Sequence[float], limit: float, y: float) -> tuple[float, float]:

@@ -11,6 +11,7 @@ the tokenizer along.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -21,7 +22,6 @@ from torch import Tensor, nn
 from runnel import catalog, codecs
 from runnel.codecs import Codec, tokenizer
 from runnel.interop import folder as folders
-from runnel.interop.tables import Entry
 from runnel.model import Model, own_tensors
 from runnel.model import load as load_run
 from runnel.model import save as save_run
@@ -115,8 +115,12 @@ def save(model: Model, folder: str | Path, like: str | Path) -> None:
 
     ValueError when the model is not what that folder's config.json describes.
     """
-    source = Path(like) / ORIGIN
-    config = folders.read_config(source if source.is_dir() else Path(like))
+    folders.write(Path(folder), _config_of(like), theirs_of(model, described(model, like)))
+
+
+def described(model: Model, like: str | Path) -> dict[str, Any]:
+    """The completed config.json of a folder that describes a model. ValueError when it describes another."""
+    config = _config_of(like)
     family = family_of(config)
     theirs = complete(family, config)
     wanted, found = family.model_config(theirs), model.config
@@ -125,7 +129,26 @@ def save(model: Model, folder: str | Path, like: str | Path) -> None:
             f"the model must be the one that {like} describes, {wanted.pattern!r} of width {wanted.d_model}; "
             f"got {found.pattern!r} of width {found.d_model}"
         )
-    folders.write(Path(folder), config, [item for entry in family.table(theirs) for item in _theirs(entry, model)])
+    return theirs
+
+
+def theirs_of(model: Model, theirs: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:
+    """Their tensors of a model, by name."""
+    family = supported()[theirs["model_type"]]
+    for entry in family.table(theirs):
+        ours = [model.get_parameter(name).detach() for name in entry.our_names]
+        yield from zip(entry.their_names, entry.how.theirs(ours), strict=True)
+    for name, tensor in getattr(family, "constants", _no_constants)(theirs):
+        yield name, tensor.to(model.norm.weight.dtype)
+
+
+def _no_constants(theirs: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:
+    return iter(())
+
+
+def _config_of(like: str | Path) -> dict[str, Any]:
+    source = Path(like) / ORIGIN
+    return folders.read_config(source if source.is_dir() else Path(like))
 
 
 def family_of(config: dict[str, Any]) -> ModuleType:
@@ -157,11 +180,6 @@ def complete(family: ModuleType, config: dict[str, Any]) -> dict[str, Any]:
                 f"{field} of a {config['model_type']} must be a positive number; got {theirs.get(field)!r}"
             )
     return theirs
-
-
-def _theirs(entry: Entry, model: Model) -> list[tuple[str, Tensor]]:
-    ours = [model.get_parameter(name).detach() for name in entry.our_names]
-    return list(zip(entry.their_names, entry.how.theirs(ours), strict=True))
 
 
 def _named(stored: dict[str, Any], family: ModuleType) -> dict[str, Any]:

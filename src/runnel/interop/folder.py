@@ -23,6 +23,8 @@ DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,
     "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
 }  # fmt: skip
+UNNAMED = {"mamba_ssm": {"d_model", "n_layer", "ssm_cfg"}}
+"""Layouts whose config.json does not name its model_type, and the fields by which they are known."""
 SHARD = 5 * 2**30
 """Most bytes of one file of tensors that `write` makes."""
 MOST_HEADER = 100 * 2**20
@@ -31,6 +33,9 @@ MOST_HEADER = 100 * 2**20
 def read_config(folder: Path) -> dict[str, Any]:
     """config.json. ValueError when it needs code of its own or a quantisation: neither is supported."""
     config = read_json(folder / "config.json")
+    if isinstance(config, dict) and "model_type" not in config:
+        kinds = [kind for kind, fields in UNNAMED.items() if fields <= set(config)]
+        config |= {"model_type": kinds[0]} if kinds else {}
     if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
         raise ValueError(f"{folder / 'config.json'} must be an object with a model_type, as transformers writes it")
     if config.get("auto_map"):
@@ -168,4 +173,5 @@ def write(folder: Path, config: Mapping[str, Any], tensors: Iterable[tuple[str, 
         where = {name: file for file, own in zip(files, shards, strict=True) for name in own}
         index = {"metadata": {"total_size": total}, "weight_map": where}
         write_json(folder / "model.safetensors.index.json", index)
-    write_json(folder / "config.json", dict(config))
+    unnamed = config.get("model_type") in UNNAMED
+    write_json(folder / "config.json", {k: v for k, v in config.items() if not (unnamed and k == "model_type")})

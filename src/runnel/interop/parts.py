@@ -118,6 +118,17 @@ def _yarn(given: Theirs, trained: int, longest: int) -> dict[str, Any]:
     return options if given.get("truncate", True) else {**options, "whole": False}
 
 
+def by_kind(heads: int, sizes: Sequence[int]) -> tuple[int, ...]:
+    """Where rows that lie head by head, `sizes` of each kind, stand kind by kind."""
+    total, starts = sum(sizes), [sum(sizes[:i]) for i in range(len(sizes))]
+    return tuple(
+        head * total + start + i
+        for start, size in zip(starts, sizes, strict=True)
+        for head in range(heads)
+        for i in range(size)
+    )
+
+
 # ---- decoders that are built and named like Llama -------------------------------------------------------------------
 
 
@@ -175,22 +186,40 @@ def decoder_table(
         yield from gated_entries(f"{ours}.block", f"{own}.mlp", theirs["intermediate_size"], mlp_bias)
 
 
-def attention_entries(ours: str, theirs: str, config: Theirs, bias: bool, out_bias: bool) -> Iterator[Entry]:
+def attention_entries(
+    ours: str, theirs: str, config: Theirs, bias: bool, out_bias: bool, out: str = "o_proj"
+) -> Iterator[Entry]:
     """ours, theirs: the prefixes of the mixer, such as "layers.0.mixer" and "model.layers.0.self_attn"."""
     width = head_width(config)
     sizes = tuple(count * width for count in (config["num_attention_heads"], groups(config), groups(config)))
     for kind in ("weight", "bias")[: 1 + bias]:
         yield Entry(f"{ours}.qkv.{kind}", tuple(f"{theirs}.{x}_proj.{kind}" for x in "qkv"), Joined(sizes))
     for kind in ("weight", "bias")[: 1 + out_bias]:
-        yield Entry(f"{ours}.out.{kind}", f"{theirs}.o_proj.{kind}")
+        yield Entry(f"{ours}.out.{kind}", f"{theirs}.{out}.{kind}")
 
 
-def gated_entries(ours: str, theirs: str, hidden: int, bias: bool = False) -> Iterator[Entry]:
-    """A block of swiglu and what Llama calls an MLP."""
+MLP = ("gate_proj", "up_proj", "down_proj")
+
+
+def gated_entries(
+    ours: str, theirs: str, hidden: int, bias: bool = False, names: Sequence[str] = MLP
+) -> Iterator[Entry]:
+    """A block of swiglu and what Llama calls an MLP. names: of its matrices for gate, value and out."""
+    gate, value, out = names
     for kind in ("weight", "bias")[: 1 + bias]:
-        names = (f"{theirs}.gate_proj.{kind}", f"{theirs}.up_proj.{kind}")
-        yield Entry(f"{ours}.gate_and_value.{kind}", names, Joined((hidden, hidden)))
-        yield Entry(f"{ours}.out.{kind}", f"{theirs}.down_proj.{kind}")
+        pair = (f"{theirs}.{gate}.{kind}", f"{theirs}.{value}.{kind}")
+        yield Entry(f"{ours}.gate_and_value.{kind}", pair, Joined((hidden, hidden)))
+        yield Entry(f"{ours}.out.{kind}", f"{theirs}.{out}.{kind}")
+
+
+def expert_entries(ours: str, theirs: str, count: int, hidden: int, names: Sequence[str] = MLP) -> Iterator[Entry]:
+    """The experts of a block of moe, one after the other."""
+    gate, value, out = names
+    for e in range(count):
+        yield Entry(
+            f"{ours}.up.{e}.weight", tuple(f"{theirs}.{e}.{x}.weight" for x in (gate, value)), Joined((hidden,) * 2)
+        )
+        yield Entry(f"{ours}.out.{e}.weight", f"{theirs}.{e}.{out}.weight")
 
 
 def ends(config: Theirs, embed: str, norm: str, head: str = "lm_head.weight") -> Iterator[Entry]:
@@ -201,7 +230,7 @@ def ends(config: Theirs, embed: str, norm: str, head: str = "lm_head.weight") ->
         yield Entry("head.logits.weight", head)
 
 
-# ---- Mamba-2, in whatever it is built into ---------------------------------------------------------------------------
+# ---- Mamba, in whatever it is built into -----------------------------------------------------------------------------
 
 
 def limits(given: Sequence[Any] | None) -> list[float] | None:
@@ -209,7 +238,61 @@ def limits(given: Sequence[Any] | None) -> list[float] | None:
     if given is None:
         return None
     low, high = (float(limit["__float__"] if isinstance(limit, dict) else limit) for limit in given)
-    return None if low <= 0 and math.isinf(high) else [low, high]
+    return None if low <= 0 and math.isinf(high) else [low, min(high, 1e30)]  # a pattern cannot say infinity
+
+
+MAMBA = {
+    "input.weight": "in_proj.weight",
+    "select.weight": "x_proj.weight",
+    "dt.weight": "dt_proj.weight",
+    "dt_bias": "dt_proj.bias",
+    "log_a": "A_log",
+    "skip": "D",
+    "out.weight": "out_proj.weight",
+}
+
+
+def mamba_entries(ours: str, theirs: str, bias: bool, conv_bias: bool, channels: int, width: int) -> Iterator[Entry]:
+    """channels: what the convolution is over; width: its taps."""
+    names = dict(MAMBA)
+    if bias:
+        names |= {"input.bias": "in_proj.bias", "out.bias": "out_proj.bias"}
+    if conv_bias:
+        names |= {"conv_bias": "conv1d.bias"}
+    for mine, name in names.items():
+        yield Entry(f"{ours}.{mine}", f"{theirs}.{name}")
+    yield Entry(f"{ours}.conv_weight", f"{theirs}.conv1d.weight", Shaped((channels, width), (channels, 1, width)))
+
+
+def mamba2(theirs: Theirs, **options: Any) -> str:
+    """The Mamba-2 of a hybrid whose config.json names its sizes mamba_n_heads, mamba_d_state and so on."""
+    require(theirs, hidden_act="silu")
+    sizes = {
+        "heads": theirs["mamba_n_heads"],
+        "head_dim": _mamba2_width(theirs),
+        "d_state": theirs["mamba_d_state"],
+        "groups": theirs["mamba_n_groups"],
+        "norm_groups": theirs["mamba_n_groups"],
+        "conv": theirs["mamba_d_conv"],
+        "bias": theirs["mamba_proj_bias"],
+        "conv_bias": theirs["mamba_conv_bias"],
+        "norm_eps": theirs["rms_norm_eps"],
+        "dt_range": limits(theirs["time_step_limit"]),
+    }
+    return mixer("mamba2", **{**sizes, **options})
+
+
+def mamba2_of(ours: str, theirs: str, config: Theirs) -> Iterator[Entry]:
+    """The tensors of `mamba2`."""
+    heads, width = config["mamba_n_heads"], config["mamba_d_conv"]
+    channels = heads * _mamba2_width(config) + 2 * config["mamba_n_groups"] * config["mamba_d_state"]
+    biases = (config["mamba_proj_bias"], config["mamba_conv_bias"])
+    yield from mamba2_entries(ours, theirs, *biases, channels=channels, heads=heads, width=width)
+
+
+def _mamba2_width(theirs: Theirs) -> int:
+    given = theirs["mamba_d_head"]
+    return theirs["mamba_expand"] * theirs["hidden_size"] // theirs["mamba_n_heads"] if given == "auto" else given
 
 
 def mamba2_entries(

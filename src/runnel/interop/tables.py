@@ -42,6 +42,19 @@ class Joined:
 
 
 @dataclass(frozen=True)
+class Parted:
+    """One of theirs is several of ours, of `sizes` along the first axis."""
+
+    sizes: tuple[int, ...]
+
+    def ours(self, theirs: Sequence[Tensor]) -> list[Tensor]:
+        return list(theirs[0].split(self.sizes))
+
+    def theirs(self, ours: Sequence[Tensor]) -> list[Tensor]:
+        return [torch.cat(list(ours))]
+
+
+@dataclass(frozen=True)
 class Transposed:
     """A matrix of theirs is (inputs, outputs), as GPT-2's."""
 

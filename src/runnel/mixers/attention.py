@@ -17,7 +17,8 @@ Deviates from the sinks paper: keys are rotated by their position in the text, n
 the state stays a function of the text alone. qk_norm normalises queries and keys per head (RMS), as in Qwen3: it keeps
 small models with large learning rates from diverging. The other options are what published models differ in: biases,
 a scale of the scores that is not 1/sqrt(K), a cap on them (Gemma 2), rotation of a part of a head (`rotated`, 0 for
-none), and rates stretched over long texts (`rope`, see `runnel.ops.rope`).
+none), rates stretched over long texts (`rope`, see `runnel.ops.rope`), and an output gate, y * sigmoid(W_g x), as in
+Qwen3-Next ("Gated Attention for Large Language Models", 2025, 2505.06708).
 """
 
 from __future__ import annotations
@@ -54,6 +55,8 @@ class Config:
     rotated: int | None = None
     qk_norm: bool = True
     norm_eps: float = 1e-6
+    norm_offset: float = 0.0
+    gated: bool = False
     bias: bool = False
     out_bias: bool = False
     scale: float | None = None
@@ -66,6 +69,7 @@ class Attention(Mixer):
         {"window": 3},
         {"window": 3, "sinks": 2},
         {"heads": 3, "head_dim": 4, "bias": True, "out_bias": True, "scale": 0.3, "cap": 2.0, "rotated": 2},
+        {"gated": True, "norm_offset": 1.0},
         {"rope": {"kind": "dynamic", "factor": 2.0, "context": 5}},
     )
 
@@ -88,8 +92,10 @@ class Attention(Mixer):
         self.config, self.heads, self.groups, self.width = config, heads, groups, width
         self.scaling = None if config.rope is None else scaling(config.rope)
         self.qkv = linear(d_model, (heads + 2 * groups) * width, config.bias)
-        self.q_norm = RMSNorm(width, config.norm_eps) if config.qk_norm else nn.Identity()
-        self.k_norm = RMSNorm(width, config.norm_eps) if config.qk_norm else nn.Identity()
+        self.gate = linear(d_model, heads * width, config.bias) if config.gated else None
+        norm = (width, config.norm_eps, config.norm_offset)
+        self.q_norm = RMSNorm(*norm) if config.qk_norm else nn.Identity()
+        self.k_norm = RMSNorm(*norm) if config.qk_norm else nn.Identity()
         self.out = linear(heads * width, d_model, config.out_bias)
 
     def init_state(self, batch_size: int) -> ops.KeyValues:
@@ -101,11 +107,11 @@ class Attention(Mixer):
         q, k, v = self._project(x, lineage.positions)
         config = self.config
         y, memory = ops.attend(q, k, v, state, lineage, config.window, config.sinks, config.cap)
-        return self.out(y.flatten(-2)), memory
+        return self._output(y, x), memory
 
     def reference(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
         q, k, v = self._project(x, torch.arange(x.shape[1])[None])
-        return self.out(ops.reference(q, k, v, self.config.window, self.config.sinks, self.config.cap).flatten(-2))
+        return self._output(ops.reference(q, k, v, self.config.window, self.config.sinks, self.config.cap), x)
 
     def _project(self, x: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         sizes = (self.heads, self.groups, self.groups)
@@ -115,3 +121,7 @@ class Attention(Mixer):
 
     def _rotate(self, x: Tensor, positions: Tensor) -> Tensor:
         return rope(x, positions, self.config.rope_base, self.scaling, self.config.rotated)
+
+    def _output(self, y: Tensor, x: Tensor) -> Tensor:
+        flat = y.flatten(-2)
+        return self.out(flat if self.gate is None else flat * self.gate(x).sigmoid())

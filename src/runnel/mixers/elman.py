@@ -10,7 +10,8 @@ Paper: "Finding Structure in Time" (Elman, 1990, Cognitive Science 14; not on ar
 | recurrent | R, from context to hidden units |
 | width | hidden units; None: d |
 
-The cell is `torch.nn.RNNCell`, with its two biases added up. It is truly nonlinear: no scan fits, the loop is the form.
+The cell is `torch.nn.RNNCell`, with its two biases added up. It is truly nonlinear: no one scan fits, so that
+its form is the loop (or rounds of scans, `ops.newton`).
 """
 
 from __future__ import annotations

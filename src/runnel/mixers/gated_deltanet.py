@@ -13,6 +13,8 @@ Paper: "Gated Delta Networks: Improving Mamba2 with Delta Rule" (2024, 2412.0646
 | memory (B, H, K, V) | S transposed |
 | beta_max | 1; with 2 the transition has eigenvalues down to -1, which parity needs |
 | expand_v | width of the values / width of the keys |
+| heads, value_heads | of queries and keys, and of values: where there are more, each key serves several |
+| key_eps | added to the squared length that q and k are divided by |
 """
 
 from __future__ import annotations
@@ -39,27 +41,40 @@ PAPERS = {
 @dataclass(frozen=True)
 class Config:
     head_dim: int | None = None
-    expand_v: int = 1
+    expand_v: float = 1
     conv: int = 4
     beta_max: float = 1.0
+    heads: int | None = None
+    value_heads: int | None = None
+    key_eps: float = 0.0
+    norm_eps: float = 1e-6
 
 
 class State(NamedTuple):
     tail: Tensor  # (B, W-1, 2HK + HV)
-    memory: Tensor  # (B, H, K, V)
+    memory: Tensor  # (B, H, K, V), H the heads of the values
 
 
 class GatedDeltaNet(Mixer):
-    variants = ({"beta_max": 2.0}, {"expand_v": 2})
+    variants = (
+        {"beta_max": 2.0},
+        {"expand_v": 2},
+        {"heads": 2, "value_heads": 4, "head_dim": 3, "expand_v": 4 / 3, "key_eps": 0.1},
+    )
 
     def __init__(self, d_model: int, config: Config) -> None:
         super().__init__()
         if not 0 < config.beta_max <= 2:
             raise ValueError(f"gated_deltanet needs 0 < beta_max <= 2; got {config.beta_max}")
-        self.key_width = head_width(d_model, config.head_dim)
-        self.heads, self.beta_max = d_model // self.key_width, config.beta_max
-        self.value_width = config.expand_v * self.key_width
-        keys, values = self.heads * self.key_width, self.heads * self.value_width
+        self.key_width = head_width(d_model, config.head_dim) if config.heads is None else config.head_dim or 64
+        self.key_heads = config.heads or d_model // self.key_width
+        self.heads = config.value_heads or self.key_heads
+        if self.heads % self.key_heads:
+            raise ValueError(
+                f"gated_deltanet needs a multiple of its {self.key_heads} heads as value_heads; got {self.heads}"
+            )
+        self.config, self.value_width = config, round(config.expand_v * self.key_width)
+        keys, values = self.key_heads * self.key_width, self.heads * self.value_width
         self.sizes = [keys, keys, values]
         self.qkv = linear(d_model, sum(self.sizes))
         self.conv_weight = parameter(conv.initial_filters(sum(self.sizes), config.conv))
@@ -67,7 +82,7 @@ class GatedDeltaNet(Mixer):
         self.rates = linear(d_model, 2 * self.heads)  # to softplus of the decay, and to beta
         self.decay_bias = parameter(log_uniform_inverse_softplus(self.heads, 1e-3, 1e-1))
         self.log_a = parameter(torch.empty(self.heads).uniform_(1, 16).log())
-        self.norm = RMSNorm(self.value_width)
+        self.norm = RMSNorm(self.value_width, config.norm_eps)
         self.out = linear(values, d_model)
 
     def init_state(self, batch_size: int) -> State:
@@ -97,13 +112,21 @@ class GatedDeltaNet(Mixer):
 
     def _split(self, mixed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """q, k (B, T, H, K) of unit length, v (B, T, H, V)."""
-        q, k, v = [part.unflatten(-1, (self.heads, -1)) for part in mixed.split(self.sizes, dim=-1)]
-        return normalize(q, dim=-1) * self.key_width**-0.5, normalize(k, dim=-1), v
+        counts = (self.key_heads, self.key_heads, self.heads)
+        q, k, v = [
+            y.unflatten(-1, (count, -1)) for y, count in zip(mixed.split(self.sizes, dim=-1), counts, strict=True)
+        ]
+        q, k = [self._unit(y).repeat_interleave(self.heads // self.key_heads, dim=-2) for y in (q, k)]
+        return q * self.key_width**-0.5, k, v
+
+    def _unit(self, x: Tensor) -> Tensor:
+        eps = self.config.key_eps
+        return x * (x.square().sum(-1, keepdim=True) + eps).rsqrt() if eps else normalize(x, dim=-1)
 
     def _rates(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """beta and log a, each (B, T, H)."""
         decay, beta = self.rates(x).chunk(2, dim=-1)
-        return self.beta_max * beta.sigmoid(), -self.log_a.exp() * softplus(decay + self.decay_bias)
+        return self.config.beta_max * beta.sigmoid(), -self.log_a.exp() * softplus(decay + self.decay_bias)
 
     def _output(self, y: Tensor, x: Tensor) -> Tensor:
         return self.out(self.norm(y).flatten(-2) * silu(self.gate(x)))

@@ -13,6 +13,7 @@ Paper: "Learning Phrase Representations using RNN Encoder-Decoder for Statistica
 | candidate_bias | c_n |
 | width | hidden units; None: d |
 
+evaluation="newton" is that of "Parallelizing non-linear sequential models over the sequence length" (2023, 2309.12252).
 The cell is `torch.nn.GRUCell`, which gates R_n h after the product where the paper gates h before it (the form that
 fast kernels share), with biases of its own; those of r and z are added up here.
 """
@@ -30,6 +31,7 @@ from runnel.mixer import Cell, CellConfig, parameter
 
 PAPERS = {
     "Learning Phrase Representations using RNN Encoder-Decoder for Statistical Machine Translation": "1406.1078",
+    "Parallelizing non-linear sequential models over the sequence length": "2309.12252",
 }
 
 

@@ -28,7 +28,10 @@ from torch import Tensor
 
 from runnel.mixer import Cell, CellConfig
 
-PAPERS = {"LSTM: A Search Space Odyssey": "1503.04069"}
+PAPERS = {
+    "LSTM: A Search Space Odyssey": "1503.04069",
+    "Parallelizing non-linear sequential models over the sequence length": "2309.12252",
+}
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,7 @@ class State(NamedTuple):
 class Mamba2(Mixer):
     variants = (
         {"heads": 6, "head_dim": 2, "d_state": 4, "groups": 2, "norm_groups": 3, "bias": True, "conv_bias": False},
-        {"dt_range": (0.01, 0.05)},
+        {"dt_range": [0.01, 0.05]},
     )
 
     def __init__(self, d_model: int, config: Config) -> None:

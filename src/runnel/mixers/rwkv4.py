@@ -15,10 +15,10 @@ Transformer RNNs with Multiple Temporal Perspectives" (2024, 2402.02625).
 | decay | log w: w = exp(decay) > 0, one per channel |
 | bonus | u: the weight of the token's own write, which nothing has decayed yet |
 | perspectives | P copies of mu, w and u, each with a state of its own; the projections are shared |
-| share (P, 1) | how much each perspective counts: at the start the first is all, which is plain RWKV-4 |
+| share (P, 1) | how much each of several perspectives counts: at the start the first is all, which is plain RWKV-4 |
 
-Deviates: channel mixing is the block's work. Further perspectives start with slower decays than the first, where the
-paper copies it: identical copies would stay identical.
+Deviates: channel mixing is the work of the block, or of `channel_mix`. Further perspectives start with slower decays
+than the first, where the paper copies it: identical copies would stay identical.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class RWKV4(Mixer):
             -5 + 8 * channel**0.7 - slower
         )  # from almost no forgetting to at once, over the channels
         self.bonus = parameter((torch.tensor(0.3).log() + (torch.arange(d_model) % 3 - 1) / 2).repeat(count, 1))
-        self.share = parameter(torch.eye(count)[:, :1].clone())
+        self.share = parameter(torch.eye(count)[:, :1].clone()) if count > 1 else None
         self.r, self.k, self.v = [linear(d_model, d_model) for _ in range(3)]
         self.out = linear(d_model, d_model)
 
@@ -113,7 +113,7 @@ class RWKV4(Mixer):
         return (past * a + write * v) / (past * b + write)
 
     def _output(self, y: Tensor) -> Tensor:
-        return self.out((self.share * y).sum(-2).to(y.dtype))
+        return self.out(y.squeeze(-2) if self.share is None else (self.share * y).sum(-2).to(y.dtype))
 
 
 def _parent(z: Tensor, held: Tensor, lineage: Lineage) -> Tensor:

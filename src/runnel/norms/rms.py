@@ -15,8 +15,7 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
-from torch.nn.functional import rms_norm
+from torch import Tensor
 
 from runnel.mixer import RMSNorm
 
@@ -31,17 +30,7 @@ class Config:
 
 class RMS(RMSNorm):
     def __init__(self, width: int, config: Config) -> None:
-        super().__init__(width, config.eps)
-        self.offset = config.offset
-        nn.init.constant_(self.weight, 1 - config.offset)
-
-    def forward(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
-        if self.offset == 0:
-            return super().forward(x)
-        return rms_norm(x.to(self.weight.dtype), self.normalized_shape, self.offset + self.weight, self.eps)
-
-    def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, offset={self.offset}"
+        super().__init__(width, config.eps, config.offset)
 
     def reference(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
         """Vector by vector."""

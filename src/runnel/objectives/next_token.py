@@ -11,17 +11,16 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor
 
-from runnel.lineage import Lineage
 from runnel.model import Model
 from runnel.types import Batch
 
 PAPERS: dict[str, str] = {}
+SLICED = True  # the loss of a row is the sum over its slices
 
 
 def loss(model: Model, batch: Batch) -> Float[Tensor, ""]:
     """Mean nats per target. Raises ValueError when every target of the batch is IGNORE."""
     if batch.n_targets == 0:
         raise ValueError(f"batch must hold at least one target; all {batch.targets.numel()} are IGNORE")
-    lineage = None if batch.segments is None else Lineage.packed(batch.segments)
-    parameters, _ = model(batch.inputs, lineage=lineage)
+    parameters, _ = model(batch.inputs, lineage=batch.lineage)
     return -model.head.log_prob(parameters, batch.targets).sum() / batch.n_targets  # eq. (1)

@@ -12,7 +12,7 @@ from functools import partial
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import pad, scaled_dot_product_attention
 
@@ -31,7 +31,10 @@ class KeyValues(NamedTuple):
     @classmethod
     def empty(cls, batch_size: int, heads: int, width: int, like: Tensor, value_width: int | None = None) -> KeyValues:
         """value_width: V where it is not K."""
-        k, v = [like.new_zeros(batch_size, 0, heads, size) for size in (width, value_width or width)]
+        shapes = [(batch_size, 0, heads, size) for size in (width, value_width or width)]
+        k, v = [
+            torch.zeros(shape, dtype=like.dtype, device=like.device) for shape in shapes
+        ]  # never cut as weights are
         return cls(k, v, torch.zeros(batch_size, 0, dtype=torch.long, device=like.device))
 
     @classmethod
@@ -89,6 +92,8 @@ def attend(
 
     Returns the outputs and the grown memory (pending after a tree).
     """
+    if lineage.part is not None:
+        return lineage.part.exchange.attend(q, k, v, memory, lineage, window, sinks, cap)
     grow = partial(append, window=window, sinks=sinks)
     y = _attention(q, k, v, memory, lineage, window, sinks, cap)
     if lineage.is_tree:
@@ -108,33 +113,57 @@ def _attention(
 ) -> Tensor:
     fresh = memory.positions.shape[1] == 0
     causal = cap is None and fresh and lineage.is_plain and (window is None or lineage.length <= window)
-    mask = None if causal else _visible(memory.positions, lineage, window, sinks)[:, None]
+    mask = None if causal else _visible(memory.positions, lineage, window, sinks)
     keys, values = (k, v) if fresh else (torch.cat([memory.k, k], dim=1), torch.cat([memory.v, v], dim=1))
+    return weighted(q, keys, values, mask, cap)
+
+
+def weighted(
+    q: Float[Tensor, "B T H K"],
+    keys: Float[Tensor, "B S G K"],
+    values: Float[Tensor, "B S G V"],
+    mask: Bool[Tensor, "B T S"] | None,
+    cap: float | None,
+) -> Float[Tensor, "B T H V"]:
+    """The means of the values that a query sees: where the mask is true, or (None) causally, where T = S."""
     if cap is not None:
         assert mask is not None
-        return _capped(q, keys, values, mask, cap)
+        return _capped(q, keys, values, mask[:, None], cap)
+    seen = None if mask is None else mask[:, None]
     y = scaled_dot_product_attention(
-        q.transpose(1, 2), keys.transpose(1, 2), values.transpose(1, 2), mask, is_causal=causal, enable_gqa=True
+        q.transpose(1, 2), keys.transpose(1, 2), values.transpose(1, 2), seen, is_causal=mask is None, enable_gqa=True
     )
     return y.transpose(1, 2)
 
 
 def _capped(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, cap: float) -> Tensor:
-    group = q.shape[2] // k.shape[2]
-    scores = q.transpose(1, 2) @ k.permute(0, 2, 3, 1).repeat_interleave(group, 1) / math.sqrt(q.shape[-1])
-    law = (cap * (scores / cap).tanh()).masked_fill(~mask, -math.inf).softmax(-1)
-    return (law @ v.transpose(1, 2).repeat_interleave(group, 1)).transpose(1, 2)
+    """mask: (B, 1, T, S). The queries of a group are rows of one product, so that keys are not repeated."""
+    groups, length = k.shape[2], q.shape[1]
+    rows = q.unflatten(2, (groups, -1)).permute(0, 2, 3, 1, 4).flatten(2, 3)  # (B, G, R T, K)
+    scores = (rows @ k.permute(0, 2, 3, 1)).unflatten(2, (-1, length)) / math.sqrt(q.shape[-1])
+    law = (cap * (scores / cap).tanh()).masked_fill(~mask[:, :, None], -math.inf).softmax(-1)
+    y = (law.flatten(2, 3) @ v.transpose(1, 2)).unflatten(2, (-1, length))  # (B, G, R, T, V)
+    return y.permute(0, 3, 1, 2, 4).flatten(2, 3)
 
 
 def _visible(held: Tensor, lineage: Lineage, window: int | None, sinks: int) -> Tensor:
     """(B, T, S + T) bool: what each token may look at, the memory first. held: (B, S) positions in memory."""
+    return _within(held, lineage, window, sinks, lineage.ancestors, slice(None))
+
+
+def visible_to(held: Tensor, lineage: Lineage, window: int | None, sinks: int, rows: slice) -> Tensor:
+    """The same for some tokens of a chain."""
+    return _within(held, lineage, window, sinks, lineage.reach(rows, slice(None)), rows)
+
+
+def _within(held: Tensor, lineage: Lineage, window: int | None, sinks: int, reach: Tensor, rows: slice) -> Tensor:
     own = lineage.positions
-    from_memory = lineage.from_state[:, :, None] & (held >= 0)[:, None, :]
-    visible = torch.cat([from_memory, lineage.ancestors.expand(own.shape[0], -1, -1)], dim=2)
+    from_memory = lineage.from_state[:, rows, None] & (held >= 0)[:, None, :]
+    visible = torch.cat([from_memory, reach.expand(own.shape[0], -1, -1)], dim=2)
     if window is None:
         return visible
     position = torch.cat([held, own], dim=1)[:, None, :]
-    return visible & ((own[:, :, None] - position < window) | (position < sinks))
+    return visible & ((own[:, rows, None] - position < window) | (position < sinks))
 
 
 def append(memory: KeyValues, lineage: Lineage, k: Tensor, v: Tensor, window: int | None, sinks: int) -> KeyValues:

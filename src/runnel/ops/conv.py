@@ -6,6 +6,8 @@ On a tree, in a packed or in a padded row it reads ancestors, not neighbours.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -89,6 +91,9 @@ def shift(
 
 def ancestors_of(x: Tensor, width: int, tail: Tensor, lineage: Lineage) -> tuple[list[Tensor], Memory]:
     """x at every token, its parent, its grandparent, ... (`width` tensors (B, T, D)), and the new tail."""
+    if lineage.part is not None:
+        tail, last = entering(x, tail, lineage)
+        return ancestors_of(x, width, tail, replace(lineage, part=None))[0], last
     length = x.shape[1]
     seen = torch.cat([tail, x], dim=1)
     if lineage.chain is not None and lineage.chain.is_plain:
@@ -121,9 +126,27 @@ def _runs_natively(x: Tensor, weight: Tensor, bias: Tensor | None, tail: Tensor,
 def _in_cpp(
     x: Tensor, weight: Tensor, bias: Tensor | None, tail: Tensor, lineage: Lineage, silu: bool
 ) -> tuple[Tensor, Tensor]:
+    if lineage.part is not None:
+        tail, last = entering(x, tail, lineage)
+        return _in_cpp(x, weight, bias, tail, replace(lineage, part=None), silu)[0], last
     width = weight.shape[-1]
     taps = None if lineage.is_plain or width == 1 else lineage.taps(width)
     return scans.causal_conv(x, weight, bias, tail, taps, silu), tail_after(x, tail, lineage)
+
+
+def entering(x: Tensor, tail: Tensor, lineage: Lineage) -> tuple[Tensor, Tensor]:
+    """The tail before a slice, and the one after the last slice. Slices tell each other their newest inputs."""
+    part, width = lineage.part, tail.shape[1] + 1
+    assert part is not None
+    alone = replace(lineage, part=None)
+    newest = tail_after(x, torch.zeros_like(tail), alone)
+    own = tail_after(torch.ones_like(x[..., :1]), torch.zeros_like(tail[..., :1]), alone)
+    known = own[..., 0] > 0 if lineage.reset is None else (own[..., 0] > 0) | lineage.reset.any(1, keepdim=True)
+
+    def after(tail: Tensor, newest: Tensor, known: Tensor) -> Tensor:
+        return tail_after(newest, tail, Lineage.padded(known > 0))
+
+    return part.exchange.states(after, tail, newest, known.to(x.dtype)) if width > 1 else (tail, tail)
 
 
 def tail_after(x: Tensor, tail: Tensor, lineage: Lineage) -> Tensor:

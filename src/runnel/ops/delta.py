@@ -98,7 +98,7 @@ def delta_scan(
     Returns the outputs and the memory after the last token (pending after a tree).
     """
     beta, log_decay = beta[..., None], per_key(log_decay)
-    if lineage.is_plain and lineage.length == 1:
+    if lineage.is_step:
         y, memory = delta_step(q[:, 0], k[:, 0], v[:, 0], beta[:, 0], log_decay[:, 0], memory)
         return y[:, None], memory
     k, v, log_decay = mask_padding(lineage, k, v, log_decay)
@@ -114,7 +114,9 @@ def delta_scan(
         written = from_v + from_memory @ memory[:, None]
         y = join(scores @ written + reads @ memory[:, None], lineage.length)
         return y, Pending(advance, memory, (log_decay, k, join(written, lineage.length)))
-    before, written, memory = _carry(decay.whole(), (k_ * decay.to_end()).mT, from_v, from_memory, None, memory)
+    before, written, memory = _carry(
+        decay.whole(), (k_ * decay.to_end()).mT, from_v, from_memory, None, memory, lineage
+    )
     return join(scores @ written + reads @ before, lineage.length), memory
 
 
@@ -135,7 +137,7 @@ def dplr_scan(
     Returns the outputs and the memory after the last token (pending after a tree).
     """
     log_decay = per_key(log_decay)
-    if lineage.is_plain and lineage.length == 1:
+    if lineage.is_step:
         y, memory = dplr_step(q[:, 0], k[:, 0], v[:, 0], read[:, 0], erase[:, 0], log_decay[:, 0], memory)
         return y[:, None], memory
     k, v, erase, log_decay = mask_padding(lineage, k, v, erase, log_decay)
@@ -156,7 +158,7 @@ def dplr_scan(
         return y, Pending(advance, memory, (log_decay, k, v, erase, join(found, lineage.length)))
     to_end = decay.to_end()
     writes = (k_ * to_end).mT @ v_
-    before, found, memory = _carry(decay.whole(), (e_ * to_end).mT, from_v, from_memory, writes, memory)
+    before, found, memory = _carry(decay.whole(), (e_ * to_end).mT, from_v, from_memory, writes, memory, lineage)
     return join(y + scores @ found + reads @ before, lineage.length), memory
 
 
@@ -169,14 +171,37 @@ def _solve(system: Tensor, constant: Tensor, per_memory: Tensor, blocks: Blocks)
 
 
 def _carry(
-    whole: Tensor, keys: Tensor, from_v: Tensor, from_memory: Tensor, writes: Tensor | None, memory: Tensor
+    whole: Tensor,
+    keys: Tensor,
+    from_v: Tensor,
+    from_memory: Tensor,
+    writes: Tensor | None,
+    memory: Tensor,
+    lineage: Lineage,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Chunk by chunk: the corrections given the memory, then the memory after them.
 
     whole (b, n, h, K or 1, 1); keys (B, n, H, K, C), decayed to the chunk's end; from_v (B, n, H, C, V);
     from_memory (B, n, H, C, K); writes (B, n, H, K, V) or None.
-    Returns the memory before every chunk, all corrections, and the last memory.
+    Returns the memory before every chunk, all corrections, and the last memory (of the last slice of several).
     """
+    if lineage.part is None:
+        return _chunks(whole, keys, from_v, from_memory, writes, memory)
+    eye = torch.eye(memory.shape[-2], dtype=memory.dtype, device=memory.device).expand(*memory.shape[:-1], -1)
+    kept = _chunks(whole, keys, torch.zeros_like(from_memory), from_memory, None, eye)[2]
+    written = _chunks(whole, keys, from_v, from_memory, writes, torch.zeros_like(memory))[2]
+    memory, last = lineage.part.exchange.states(moved, memory, kept, written)
+    return *_chunks(whole, keys, from_v, from_memory, writes, memory)[:2], last
+
+
+def moved(memory: Tensor, kept: Tensor, written: Tensor) -> Tensor:
+    """The memory after a slice that multiplies the one before it by a matrix."""
+    return kept @ memory + written
+
+
+def _chunks(
+    whole: Tensor, keys: Tensor, from_v: Tensor, from_memory: Tensor, writes: Tensor | None, memory: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     before, corrections = [], []
     for n in range(from_v.shape[1]):
         before.append(memory)

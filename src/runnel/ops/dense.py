@@ -54,10 +54,29 @@ def dense_scan(
         a, b = torch.where(valid[..., None], a, identity), torch.where(valid, b, 0)
     if lineage.reset is not None:
         a = torch.where(lineage.reset[:, :, None, None, None], 0, a)
-    if a.shape[1] <= CHUNK:
-        return reference(a, b, memory)
-    states = _scan(a, b, memory)
-    return states, states[:, -1]
+    if lineage.part is None:
+        states = _along(a, b, memory)
+        return states, states[:, -1]
+    written = _along(a, b, torch.zeros_like(memory))[:, -1]
+    before, last = lineage.part.exchange.states(_moved, memory, _product(a), written)
+    return _along(a, b, before), last
+
+
+def _along(a: Tensor, b: Tensor, h: Tensor) -> Tensor:
+    return reference(a, b, h)[0] if a.shape[1] <= CHUNK else _scan(a, b, h)
+
+
+def _moved(memory: Tensor, kept: Tensor, written: Tensor) -> Tensor:
+    """The memory after a slice that multiplies the one before it by a matrix."""
+    return step(kept, written, memory)
+
+
+def _product(a: Tensor) -> Tensor:
+    """(B, H, K, K): the product of all matrices, the last on the left."""
+    while a.shape[1] > 1:
+        odd = a[:, -1:] if a.shape[1] % 2 else a[:, :0]
+        a = torch.cat([a[:, 1::2] @ a[:, : a.shape[1] // 2 * 2 : 2], odd], dim=1)
+    return a[:, 0]
 
 
 def _advance(memory: Tensor, lineage: Lineage, a: Tensor, b: Tensor) -> Tensor:

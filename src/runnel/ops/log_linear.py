@@ -12,6 +12,8 @@ from s in that bit. The last level takes in all that is older.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -70,12 +72,35 @@ def log_linear_scan(
     if lineage.is_tree:
         y = y + _read(reads[:, 0], scales_[:, 0], positions[:, 0], seen[:, 0], memory)[:, None]
         return join(y, lineage.length), Pending(_advance, memory, (log_decay, k, v))
-    keys, whole, far = k_ * decay.to_end(), decay.whole(), []
-    for n in range(y.shape[1]):
-        far.append(_read(reads[:, n], scales_[:, n], positions[:, n], seen[:, n], memory))
-        kept = whole[:, n % whole.shape[1], None] * memory
-        memory = _merge(kept, keys[:, n], v_[:, n], positions[:, n], seen[:, n], seen[:, n + 1])
-    return join(y + torch.stack(far, dim=1), lineage.length), memory
+    keys, whole = k_ * decay.to_end(), decay.whole()
+
+    def carry(memory: Tensor) -> tuple[list[Tensor], Tensor]:
+        """What every chunk reads of the memory before it, and the memory after the last."""
+        far = []
+        for n in range(y.shape[1]):
+            far.append(_read(reads[:, n], scales_[:, n], positions[:, n], seen[:, n], memory))
+            kept = whole[:, n % whole.shape[1], None] * memory
+            memory = _merge(kept, keys[:, n], v_[:, n], positions[:, n], seen[:, n], seen[:, n + 1])
+        return far, memory
+
+    if lineage.part is None:
+        far, last = carry(memory)
+    else:
+        kept = whole.prod(1)[:, None].expand(memory.shape[0], *[-1] * 4)
+        written = carry(torch.zeros_like(memory))[1]
+        borders = torch.stack([seen[:, 0], seen[:, -1]], dim=1).double()
+        before, last = lineage.part.exchange.states(_decayed, memory, kept, written, borders)
+        far, _ = carry(before)
+    return join(y + torch.stack(far, dim=1), lineage.length), last
+
+
+def _decayed(memory: Tensor, kept: Tensor, written: Tensor, borders: Tensor) -> Tensor:
+    """The memory after a slice: what it keeps, in the buckets of its end, and what it writes. borders: tokens seen."""
+    before, after = borders.long().unbind(1)
+    nothing = memory.new_zeros(memory.shape[0], 1)
+    none = memory.new_zeros(memory.shape[0], memory.shape[2], 1, 1)
+    keys, values = none.expand(-1, -1, -1, memory.shape[3]), none.expand(-1, -1, -1, memory.shape[4])
+    return _merge(kept * memory, keys, values, nothing.long(), before, after) + written
 
 
 def _advance(memory: Tensor, lineage: Lineage, log_decay: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -104,6 +129,7 @@ def _merge(memory: Tensor, keys: Tensor, v: Tensor, positions: Tensor, seen: Ten
 
 def _seen(lineage: Lineage, size: int) -> Tensor:
     """(B, n+1): how many tokens of its document a row has seen before each chunk, and at the end (of a chain)."""
+    lineage = replace(lineage, part=None)  # the end of this slice
     if lineage.is_tree:
         return lineage.start[:, None]
     after = lineage.positions + (1 if lineage.valid is None else lineage.valid.long())

@@ -10,6 +10,7 @@ never written out over time. With distances along paths it serves padded and pac
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 from jaxtyping import Complex, Float, Inexact
@@ -53,6 +54,8 @@ def lti_scan(
 
     Returns the outputs and the memory after the last token (pending after a tree).
     """
+    if lineage.part is not None and lineage.valid is None:  # a slice is read as one: its spare columns are padding
+        lineage = replace(lineage, valid=torch.ones(u.shape[:2], dtype=torch.bool, device=u.device))
     if lineage.is_plain and lineage.length > CHUNK and lineage.length % CHUNK:
         whole = lineage.length - lineage.length % CHUNK
         parts = []
@@ -107,7 +110,7 @@ def _chunks(
     if lineage.valid is not None:
         u = torch.where(lineage.valid[..., None], u, 0)
     inputs = blocks.split(u[:, :, None])[:, :, 0]  # (B, n, C, D)
-    since = _steps_since_start(lineage, blocks)  # (b, n, C)
+    since = steps_since_start(lineage, blocks)  # (b, n, C)
     exponents = torch.arange(blocks.size + 1, device=u.device)[:, None, None]
     powers = (exponents * log_a).exp()  # (C+1, D, N)
     kernel = (c * powers).real.sum(-1)  # (C+1, D)
@@ -118,20 +121,20 @@ def _chunks(
     left = powers[since[..., -1:] - since] * blocks.to_end[:, :, 0, ..., None]
     lasting = powers[since[..., -1]] * blocks.carries[..., None]  # (b, n, D, N)
 
-    writes = _contract("jdk,{}jd->{}dk", left, inputs.to(powers.dtype))
-    before, after = carry(lasting, writes, _numbers(memory, log_a))
-    y = _contract("tjd,{}jd->{}td", direct, inputs) + _contract("tdk,{}dk->{}td", inherited, before).real
+    writes = contract("jdk,{}jd->{}dk", left, inputs.to(powers.dtype))
+    before, after = carry(lasting, writes, _numbers(memory, log_a), lineage)
+    y = contract("tjd,{}jd->{}td", direct, inputs) + contract("tdk,{}dk->{}td", inherited, before).real
     return join(y[:, :, None], lineage.length)[:, :, 0], _stored(after)
 
 
-def _steps_since_start(lineage: Lineage, blocks: Blocks) -> Tensor:
+def steps_since_start(lineage: Lineage, blocks: Blocks) -> Tensor:
     """(b, n, C) int64: tokens on the path of t from the chunk's start, t included. Padding is no step."""
     ones = blocks.reach.new_ones(1, blocks.size) if lineage.valid is None else lineage.valid.to(blocks.reach.dtype)
     steps = blocks.split(ones[:, :, None, None])
     return (blocks.reach @ steps)[:, :, 0, :, 0].round().long()
 
 
-def _contract(terms: str, weights: Tensor, x: Tensor) -> Tensor:
+def contract(terms: str, weights: Tensor, x: Tensor) -> Tensor:
     """An einsum over axes of chunks (B, n); weights that all chunks share lose those axes, for one large product."""
     if weights.shape[:2] == (1, 1):
         return torch.einsum(terms.format("bn", "bn"), weights[0, 0], x)

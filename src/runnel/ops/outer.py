@@ -20,6 +20,7 @@ from runnel.lineage import Lineage
 from runnel.ops.paths import Decay, blocks_of, join
 from runnel.ops.precision import full_precision
 from runnel.ops.recording import primitive
+from runnel.ops.scan import decayed
 from runnel.state import Memory, Pending
 
 HEAD_CHUNK = 64
@@ -100,7 +101,7 @@ def outer_scan_across(
 ) -> tuple[Float[Tensor, "B T H K"], Memory]:
     """The same memory, read from the side of the values: y_t = S_t q_t."""
     log_decay = per_key(log_decay)
-    if lineage.is_plain and lineage.length == 1:
+    if lineage.is_step:
         _, memory = step(k[:, 0], k[:, 0], v[:, 0], log_decay[:, 0], memory)
         return (memory @ q[:, 0, :, :, None])[..., 0][:, None], memory
     k, v, log_decay = mask_padding(lineage, k, v, log_decay)
@@ -111,7 +112,7 @@ def outer_scan_across(
     if lineage.is_tree:
         y = y + (q_ @ memory[:, None].mT) * decay.from_start()
         return join(y, lineage.length), Pending(advance, memory, (log_decay, k, v))
-    before, memory = carry(decay.whole(), (k_ * decay.to_end()).mT @ v_, memory)
+    before, memory = carry(decay.whole(), (k_ * decay.to_end()).mT @ v_, memory, lineage)
     return join(y + (q_ @ before.mT) * decay.from_start(), lineage.length), memory
 
 
@@ -136,7 +137,7 @@ def _scan(
 ) -> tuple[Tensor, Memory]:
     """inclusive: the token's own decay and write count in what it reads."""
     log_decay = per_key(log_decay)
-    if lineage.is_plain and lineage.length == 1:
+    if lineage.is_step:
         y, after = step(q[:, 0], k[:, 0], v[:, 0], log_decay[:, 0], memory)
         return (y if inclusive else (q[:, 0, :, None, :] @ memory)[..., 0, :])[:, None], after
     k, v, log_decay = mask_padding(lineage, k, v, log_decay)
@@ -148,7 +149,7 @@ def _scan(
     if lineage.is_tree:
         y = y + reads @ memory[:, None]
         return join(y, lineage.length), Pending(advance, memory, (log_decay, k, v))
-    before, memory = carry(decay.whole(), (k_ * decay.to_end()).mT @ v_, memory)
+    before, memory = carry(decay.whole(), (k_ * decay.to_end()).mT @ v_, memory, lineage)
     return join(y + reads @ before, lineage.length), memory
 
 
@@ -169,11 +170,19 @@ def advance(memory: Tensor, lineage: Lineage, log_decay: Tensor, *pairs: Tensor)
     return (decay.whole() * memory[:, None] + write)[:, 0]
 
 
-def carry(whole: Tensor, writes: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
-    """The memory before every chunk (B, n, H, K, V) and after the last.
+def carry(whole: Tensor, writes: Tensor, memory: Tensor, lineage: Lineage) -> tuple[Tensor, Tensor]:
+    """The memory before every chunk (B, n, H, K, V) and after the last (of the last slice, where there are several).
 
     whole (b, n, h, K or 1, 1); writes (B, n, H, K, V).
     """
+    if lineage.part is None:
+        return _carry(whole, writes, memory)
+    kept, (_, written) = whole.prod(1).expand(memory.shape[0], *whole.shape[2:]), _carry(whole, writes, memory * 0)
+    memory, last = lineage.part.exchange.states(decayed, memory, kept, written)
+    return _carry(whole, writes, memory)[0], last
+
+
+def _carry(whole: Tensor, writes: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
     before = []
     for chunk in range(writes.shape[1]):
         before.append(memory)

@@ -50,11 +50,18 @@ def diagonal_scan(
             states = walk_tree(lambda x, h: (x[0] * h + x[1],) * 2, (a, b), memory, lineage)
         return states, Pending(_advance, memory, (a, b))
     a, b = mask_chain(a, b, lineage)
-    if a.shape[1] == 1:
-        h = torch.addcmul(b[:, 0], a[:, 0], memory)
-        return h[:, None], h
-    states = scans.diagonal_scan(a, b, memory) if native.runs(a, b, memory) else _LinearScan.apply(a, b, memory)
-    return states, states[:, -1]
+    if lineage.part is None:
+        states = _along(a, b, memory)
+        return states, states[:, -1]
+    kept = _along(a, torch.zeros_like(b), torch.ones_like(memory))[:, -1]
+    written = _along(a, b, torch.zeros_like(memory))[:, -1]
+    before, last = lineage.part.exchange.states(decayed, memory, kept, written)
+    return _along(a, b, before), last
+
+
+def decayed(memory: Tensor, kept: Tensor, written: Tensor) -> Tensor:
+    """The memory after a slice of which this is known: what it keeps of the memory before it, and what it writes."""
+    return kept * memory + written
 
 
 @primitive
@@ -78,6 +85,13 @@ def from_pairs(pairs: Float[Tensor, "*D 2"]) -> Complex[Tensor, "*D"]:
 def polar(radius: Float[Tensor, "*#D"], angle: Float[Tensor, "*#D"]) -> Complex[Tensor, "*D"]:
     """radius * exp(i * angle), broadcast, in at least single precision."""
     return torch.polar(*torch.broadcast_tensors(widen(radius), widen(angle)))
+
+
+def _along(a: Tensor, b: Tensor, h: Tensor) -> Tensor:
+    """The state after every token of a chain whose padding and resets are in the coefficients."""
+    if a.shape[1] == 1:
+        return torch.addcmul(b[:, 0], a[:, 0], h)[:, None]
+    return scans.diagonal_scan(a, b, h) if native.runs(a, b, h) else _LinearScan.apply(a, b, h)
 
 
 def _advance(memory: Tensor, lineage: Lineage, a: Tensor, b: Tensor) -> Tensor:

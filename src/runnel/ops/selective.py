@@ -24,6 +24,7 @@ from runnel.lineage import Lineage
 from runnel.native import scans
 from runnel.ops.precision import full_precision
 from runnel.ops.recording import primitive
+from runnel.ops.scan import decayed
 from runnel.ops.unroll import walk_tree
 from runnel.state import Memory, Pending
 
@@ -85,13 +86,26 @@ def selective_scan(
     if lineage.valid is not None:
         valid = lineage.valid[..., None]
         x, dt, b = torch.where(valid, x, 0), torch.where(valid, dt, 0), torch.where(valid, b, 0)
-    if lineage.is_plain and lineage.length == 1:
+    if lineage.is_step:
         y, memory = step(x[:, 0], dt[:, 0], a, b[:, 0], c[:, 0], memory)
         return y[:, None], memory
+    if lineage.part is None:
+        return _along(x, dt, a, b, c, memory, lineage.reset)
+    kept = (dt.sum(1)[..., None] * a).exp()
+    if lineage.reset is not None:
+        kept = kept * ~lineage.reset.any(1)[:, None, None]
+    _, written = _along(x, dt, a, b, c, torch.zeros_like(memory), lineage.reset)
+    before, last = lineage.part.exchange.states(decayed, memory, kept, written)
+    return _along(x, dt, a, b, c, before, lineage.reset)[0], last
+
+
+def _along(
+    x: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor, memory: Tensor, reset: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """A chain without padding."""
     if native.runs(x, dt, a, b, c, memory):
-        return scans.selective_scan(x, dt, a, b, c, memory, lineage.reset)
-    keep = None if lineage.reset is None else (~lineage.reset).to(x.dtype)
-    y, memory = _SelectiveScan.apply(x, dt, a, b, c, memory, keep)
+        return scans.selective_scan(x, dt, a, b, c, memory, reset)
+    y, memory = _SelectiveScan.apply(x, dt, a, b, c, memory, None if reset is None else (~reset).to(x.dtype))
     return y, memory
 
 
@@ -113,7 +127,7 @@ def gated_selective_scan(
     In one pass where that runs in C++, and then what backward needs of dt, y and the gate is computed anew.
     """
     inputs = (x, rank, dt_weight, dt_bias, a, b, c, skip, z, memory)
-    unpadded = not lineage.is_tree and lineage.valid is None
+    unpadded = not lineage.is_tree and lineage.valid is None and lineage.part is None
     if unpadded and lineage.length > 1 and native.runs(*inputs):
         return scans.gated_selective_scan(*inputs, lineage.reset)
     dt = softplus(linear(rank, dt_weight) + dt_bias)

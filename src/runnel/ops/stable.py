@@ -71,7 +71,7 @@ def weigh(
             else:
                 weights = _safe(walk_tree(_step_of_tree, tokens, memory, lineage).movedim(2, 0))
             return weights, Pending(_advance, memory, tokens)
-        if lineage.is_plain and lineage.length == 1:
+        if lineage.is_step:
             stacked, memory = _step((tokens[0][:, 0], tokens[1][:, 0]), memory)
             return _safe(stacked[:, :, None]), memory
         return _chain(*tokens, memory, lineage)
@@ -100,16 +100,27 @@ def _chain(log_weight: Tensor, log_decay: Tensor, memory: Level, lineage: Lineag
     if lineage.reset is not None:
         starts = lineage.reset.reshape(*lineage.reset.shape, *[1] * (log_weight.dim() - 2))
     begun = torch.where(memory.total == 0, -torch.inf, memory.maximum)
+    last_maximum = None
     with torch.no_grad():
         decays = torch.where(starts, -torch.inf, torch.where(valid, log_decay, 0))
-        maximum = _maxima(torch.where(valid, log_weight, -torch.inf), decays, begun)
+        weights = torch.where(valid, log_weight, -torch.inf)
+        if lineage.part is not None:
+            alone = _maxima(weights, decays, torch.full_like(begun, -torch.inf))[:, -1]
+            begun, last_maximum = lineage.part.exchange.states(_outgrown, begun, decays.sum(1).expand_as(alone), alone)
+        maximum = _maxima(weights, decays, begun)
         before = torch.where(starts, -torch.inf, torch.cat([begun[:, None], maximum[:, :-1]], dim=1))
         nothing = torch.isinf(before)
         before, maximum = torch.where(nothing, 0, before), torch.where(torch.isinf(maximum), 0, maximum)
     write = torch.where(valid, torch.where(valid, log_weight, maximum).sub(maximum).exp(), 0)
     log_keep = torch.where(valid & ~nothing, log_decay + before - maximum, 0)
     total, last = diagonal_scan(log_keep.exp(), write, memory.total, lineage)
-    return _safe((write, log_keep, maximum, total)), Level(maximum[:, -1], last)
+    after = maximum[:, -1] if last_maximum is None else torch.where(last_maximum.isinf(), 0, last_maximum)
+    return _safe((write, log_keep, maximum, total)), Level(after, last)
+
+
+def _outgrown(maximum: Tensor, decay: Tensor, own: Tensor) -> Tensor:
+    """The maximum after a slice that decays the one before it and has a maximum of its own."""
+    return torch.maximum(maximum + decay, own)
 
 
 def _maxima(log_weight: Tensor, log_decay: Tensor, begun: Tensor) -> Tensor:

@@ -37,6 +37,8 @@ def unroll(
 
     Runs outside autocast, in at least float32.
     """
+    if lineage.part is not None:
+        raise ValueError("a nonlinear cell reads token after token: its rows cannot be cut over processes (sequence=1)")
     inputs = tuple(widen(x) for x in inputs)
     with torch.autocast(inputs[0].device.type, enabled=False):
         if lineage.is_tree:

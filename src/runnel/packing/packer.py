@@ -58,11 +58,12 @@ class _Packer:
 
     def parts(self) -> list[Segment | TorchLayer]:
         parts: list[Segment | TorchLayer] = []
-        embeds = self.model.config.vocab_size is None
-        builder = Builder(self.weights, self.model.config.outcomes if embeds else self.width)
+        values = self.model.config.vocab_size is None
+        first = self.model.embed if values else self.model.embedding_norm
+        builder = Builder(self.weights, self.model.config.outcomes if values else self.width)
         x = View("buffer", builder.input, 0, (1, 1, builder.sizes[0]), (builder.sizes[0], builder.sizes[0], 1))
-        if embeds:
-            x = translate(record(self.model.embed, torch.randn(1, 1, builder.sizes[0])), builder, x)
+        if first is not None:
+            x = translate(record(first, torch.randn(1, 1, builder.sizes[0])), builder, x)
         start = 0
         for index, layer in enumerate(self.model.layers):
             reason = self._reason(index, layer)
@@ -70,10 +71,10 @@ class _Packer:
                 x = translate(record(layer, *_example(layer, self.width)), builder, x)
                 continue
             self.fallbacks[f"layer {index}"] = reason
-            if index > start or embeds:
+            if index > start or first is not None:
                 parts.append(_segment(builder, x, range(start, index), self.zero[start:index]))
             parts.append(TorchLayer(index, copy.deepcopy(layer)))
-            builder, start, embeds = Builder(self.weights, self.width), index + 1, False
+            builder, start, first = Builder(self.weights, self.width), index + 1, None
             x = View("buffer", builder.input, 0, (1, 1, self.width), (self.width, self.width, 1))
         x = translate(record(self.model.norm, torch.randn(1, 1, self.width)), builder, x)
         return [*parts, _segment(builder, x, range(start, len(self.zero)), self.zero[start:])]

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeVar
 
 from fastapi import Request
@@ -106,24 +105,3 @@ async def _lines(events: AsyncIterator[Any]) -> AsyncIterator[str]:
         yield f"data: {json.dumps(described(error)[1])}\n\n"
         return
     yield "data: [DONE]\n\n"
-
-
-def usage_of(prompts: Sequence[int], cached: int, written: int) -> dict[str, Any]:
-    """The tokens of a request."""
-    return {
-        "prompt_tokens": sum(prompts),
-        "completion_tokens": written,
-        "total_tokens": sum(prompts) + written,
-        "prompt_tokens_details": {"cached_tokens": cached},
-    }
-
-
-def begun(kind: str, model: str, identity: str, fingerprint: str) -> dict[str, Any]:
-    """What every answer and every part of a stream begins with."""
-    return {
-        "id": identity,
-        "object": kind,
-        "created": int(time.time()),
-        "model": model,
-        "system_fingerprint": fingerprint,
-    }

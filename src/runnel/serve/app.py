@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import hashlib
+import re
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,16 +18,15 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import Field
 
+from runnel.serve import documents
 from runnel.serve.answering import Call, unless_gone
 from runnel.serve.door import Door
-from runnel.serve.engine import Engine
 from runnel.serve.errors import Refused, add_handlers
 from runnel.serve.jobs import Job, Read
 from runnel.serve.keys import Keys
-from runnel.serve.metrics import Metrics
 from runnel.serve.plan import prompts_of
 from runnel.serve.readings import Averaged
-from runnel.serve.served import Served
+from runnel.serve.service import Service
 from runnel.serve.wire import Asked, ChatRequest, CompletionRequest, Text, Tokens
 from runnel.serve.writing import answer, chat_of, completion_of
 
@@ -58,52 +59,48 @@ class DetokenizeRequest(Asked):
 
 
 def create_app(
-    served: Served, engine: Engine, metrics: Metrics, keys: Keys | None = None, most_body: int = MOST_BODY
+    service: Service, keys: Keys, hosts: frozenset[str] | None = None, most_body: int = MOST_BODY
 ) -> FastAPI:
-    """The application of a server. Its engine runs as long as it does."""
+    """The application of a server. The engine of the service runs as long as it does. hosts: see `Door`."""
 
     @asynccontextmanager
     async def running(app: FastAPI) -> AsyncIterator[None]:
-        engine.start()
+        service.engine.start()
         yield
-        engine.drain()
-        await run_in_threadpool(engine.stop)
+        service.engine.drain()
+        await run_in_threadpool(service.close)
 
     app = FastAPI(title="Runnel", lifespan=running, docs_url=None, redoc_url=None)
-    app.add_middleware(Door, keys=keys or Keys(), metrics=metrics, most=most_body)
+    app.add_middleware(Door, keys=keys, hosts=hosts, metrics=service.metrics, most=most_body)
     add_handlers(app)
-    _add_writing(app, served, engine)
-    _add_reading(app, served, engine)
-    _add_watching(app, served, engine, metrics)
+    _add_writing(app, service)
+    _add_reading(app, service)
+    documents.add_routes(app, service)
+    _add_watching(app, service)
     return app
 
 
-def _check_model(served: Served, name: str | None) -> None:
-    if name not in (None, served.name):
-        raise Refused(404, f"the model here is {served.name}; got {name[:100]!r}", code="model_not_found")
-
-
-def _add_writing(app: FastAPI, served: Served, engine: Engine) -> None:
+def _add_writing(app: FastAPI, service: Service) -> None:
     @app.post("/v1/completions", response_model=None)
     async def completions(asked: CompletionRequest, request: Request) -> Response:
-        _check_model(served, asked.model)
-        return await answer(request, served, engine, completion_of, asked)
+        return await answer(request, service, completion_of, asked)
 
     @app.post("/v1/chat/completions", response_model=None)
     async def chat(asked: ChatRequest, request: Request) -> Response:
-        _check_model(served, asked.model)
-        return await answer(request, served, engine, chat_of, asked)
+        return await answer(request, service, chat_of, asked)
 
 
-def _add_reading(app: FastAPI, served: Served, engine: Engine) -> None:
+def _add_reading(app: FastAPI, service: Service) -> None:
+    served = service.served
+
     @app.post("/v1/embeddings", response_model=None)
     async def embeddings(asked: EmbeddingRequest, request: Request) -> Response:
-        _check_model(served, asked.model)
+        service.check_model(asked.model)
         width = served.model.config.d_model
         if asked.dimensions not in (None, width):
             raise ValueError(f"dimensions must be {width}, the width of the model; got {asked.dimensions}")
         prompts = await run_in_threadpool(prompts_of, served, asked.input)
-        vectors = await _embedded(request, served, engine, prompts, asked.user or "")
+        vectors = await _embedded(request, service, prompts, asked.user or "")
         as_text = asked.encoding_format == "base64"
         data = [
             {"object": "embedding", "index": index, "embedding": _encoded(vector) if as_text else vector.tolist()}
@@ -115,25 +112,27 @@ def _add_reading(app: FastAPI, served: Served, engine: Engine) -> None:
 
     @app.post("/tokenize")
     async def tokenize(asked: TokenizeRequest) -> dict[str, Any]:
-        _check_model(served, asked.model)
+        service.check_model(asked.model)
         tokens = await run_in_threadpool(served.codec.encode, asked.text)
         return {"tokens": tokens, "count": len(tokens)}
 
     @app.post("/detokenize")
     async def detokenize(asked: DetokenizeRequest) -> dict[str, Any]:
-        _check_model(served, asked.model)
+        service.check_model(asked.model)
         return {"text": served.codec.decode(asked.tokens)}
 
 
-def _add_watching(app: FastAPI, served: Served, engine: Engine, metrics: Metrics) -> None:
+def _add_watching(app: FastAPI, service: Service) -> None:
+    engine = service.engine
+
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
-        return {"object": "list", "data": [_described(served)]}
+        return {"object": "list", "data": [_described(service)]}
 
     @app.get("/v1/models/{name}")
     async def model(name: str) -> dict[str, Any]:
-        _check_model(served, name)
-        return _described(served)
+        service.check_model(name)
+        return _described(service)
 
     @app.get("/health")
     async def health() -> dict[str, str]:
@@ -149,15 +148,33 @@ def _add_watching(app: FastAPI, served: Served, engine: Engine, metrics: Metrics
 
     @app.get("/metrics")
     async def numbers() -> Response:
-        return Response(metrics.text(), media_type=CONTENT_TYPE_LATEST)
+        await run_in_threadpool(service.measure)
+        return Response(service.metrics.text(), media_type=CONTENT_TYPE_LATEST)
+
+    text = PAGE.read_text(encoding="utf-8")
+    policy = {"Content-Security-Policy": _policy(text)}
 
     @app.get("/", include_in_schema=False)
     async def page() -> HTMLResponse:
-        return HTMLResponse(PAGE.read_text(encoding="utf-8"))
+        return HTMLResponse(text, headers=policy)
 
 
-def _described(served: Served) -> dict[str, Any]:
-    zero, config = served.model.init_state(1), served.model.config
+def _policy(page: str) -> str:
+    """What a browser may run of the page: what stands in it, and nothing else."""
+    parts = {"script": "", "style": ""}
+    for kind in parts:
+        inline = re.findall(f"<{kind}>(.*?)</{kind}>", page, flags=re.DOTALL)
+        digests = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in inline]
+        parts[kind] = " ".join(f"'sha256-{digest}'" for digest in digests) or "'none'"
+    return (
+        f"default-src 'none'; script-src {parts['script']}; style-src {parts['style']}; connect-src 'self'; "
+        "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
+
+
+def _described(service: Service) -> dict[str, Any]:
+    served, size = service.served, service.engine.size
+    config, zero = served.model.config, served.model.init_state(1)
     return {
         "id": served.name,
         "object": "model",
@@ -167,16 +184,18 @@ def _described(served: Served) -> dict[str, Any]:
         "pattern": config.pattern,
         "width": config.d_model,
         "vocab_size": served.vocab_size,
-        "state_bytes": zero.nbytes,
+        "layers": len(zero.layers),
+        "state_bytes": size.base,
+        "state_bytes_per_token": size.per_token,
         "drafters": ["none", *served.drafters],
         "drafter": served.drafter,
     }
 
 
 async def _embedded(
-    request: Request, served: Served, engine: Engine, prompts: list[list[int]], user: str
+    request: Request, service: Service, prompts: list[list[int]], user: str
 ) -> list[np.ndarray[Any, Any]]:
-    call, found = Call(engine), dict[int, np.ndarray[Any, Any]]()
+    call, found = Call(service.engine), dict[int, np.ndarray[Any, Any]]()
 
     async def all_read() -> None:
         async for number, event in call:
@@ -185,9 +204,9 @@ async def _embedded(
 
     try:
         for number, prompt in enumerate(prompts):
-            reading = Averaged(prompt, served.model.init_state(1))
-            owner, deadline = f"{request.state.owner}/{user}", time.monotonic() + served.deadline
-            call.submit(Job(owner, reading, call.tell(number), deadline=deadline))
+            reading = Averaged(prompt, service.served.model.init_state(1))
+            deadline = time.monotonic() + service.served.deadline
+            call.submit(Job(request.state.key.name, user, reading, call.tell(number), deadline=deadline))
         await unless_gone(request, all_read())
     finally:
         call.close()

@@ -8,6 +8,7 @@ import asyncio
 import re
 from collections import Counter
 from typing import Any
+from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -19,15 +20,12 @@ from runnel.serve.metrics import Metrics
 
 OPEN = frozenset({"/", "/health", "/ready"})
 """Paths that ask for no key."""
-STREAMED = "application/octet-stream", "text/plain"
-"""Types of bodies that a route reads piece by piece, and limits itself."""
+STREAMING, STREAMED = "/v1/states", ("application/octet-stream", "text/plain")
+"""The path that reads bodies of these types piece by piece, and limits them itself."""
 PATIENCE = 60.0
 """Seconds that a client has to send a body."""
 HEADERS = {
-    "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self' 'unsafe-inline'; style-src 'unsafe-inline'; img-src 'self' data:; "
-        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    ),
+    "Content-Security-Policy": "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
     "Referrer-Policy": "no-referrer",
@@ -40,10 +38,15 @@ _BRACKETS = re.compile(rb"[^\[\]{}]+")
 
 
 class Door:
-    """An ASGI application around another one. most: bytes of a body that is read as a whole; deepest: of its JSON."""
+    """An ASGI application around another one. hosts: the names that the server may be called by, where no key keeps the
+    pages of others from asking; None for any. most: bytes of a body that is read as a whole; deepest: of its JSON.
+    """
 
-    def __init__(self, app: ASGIApp, keys: Keys, metrics: Metrics, most: int, deepest: int = 32) -> None:
-        self.app, self.keys, self.metrics, self.most, self.deepest = app, keys, metrics, most, deepest
+    def __init__(
+        self, app: ASGIApp, keys: Keys, hosts: frozenset[str] | None, metrics: Metrics, most: int, deepest: int = 32
+    ) -> None:
+        self.app, self.keys, self.hosts, self.metrics = app, keys, hosts, metrics
+        self.most, self.deepest = most, deepest
         self.inside: Counter[str] = Counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -56,7 +59,9 @@ class Door:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message).update(HEADERS)
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers.setdefault(name, value)
             await send(message)
 
         try:
@@ -66,33 +71,55 @@ class Door:
             self.metrics.requests.labels(getattr(route, "path", "other"), status or 499).inc()
 
     async def _enter(self, scope: Scope, receive: Receive, send: Send) -> None:
-        key = self.keys.holder(_presented(Headers(scope=scope)))
+        headers = Headers(scope=scope)
+        key = self.keys.holder(_presented(headers))
         try:
+            self._check_origin(headers)
             if key is None:
                 if scope["path"] not in OPEN:
                     raise Refused(401, "a valid API key is required: Authorization: Bearer KEY", code="invalid_api_key")
                 key = Key("visitor", "0" * 64)
             if self.inside[key.name] >= key.requests:
                 raise Busy(f"this key may have {key.requests} requests at once", 1)
-            body = await self._body(scope, receive)
         except (Refused, Busy) as error:
             await answered(error)(scope, receive, send)
             return
-        scope.setdefault("state", {}).update(owner=key.name, key=key)
+        scope.setdefault("state", {}).update(key=key)
         self.inside[key.name] += 1
         try:
-            await self.app(scope, receive if body is None else _replayed(body, receive), send)
+            await self._pass(scope, receive, send)
         finally:
             self.inside[key.name] -= 1
             if not self.inside[key.name]:
                 del self.inside[key.name]
+
+    async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            body = await self._body(scope, receive)
+        except Refused as error:
+            await answered(error)(scope, receive, send)
+            return
+        await self.app(scope, receive if body is None else _replayed(body, receive), send)
+
+    def _check_origin(self, headers: Headers) -> None:
+        """Refused for what a browser sends on behalf of somebody else's page, also under a name that leads here."""
+        host, origin = headers.get("host", ""), headers.get("origin")
+        try:
+            name, asking = urlsplit(f"//{host}").hostname, None if origin is None else urlsplit(origin).netloc
+        except ValueError:
+            raise Refused(400, "the headers Host and Origin must be addresses") from None
+        if self.hosts is not None and host and name not in self.hosts:
+            raise Refused(403, "without keys this server answers to the names of this machine only")
+        if headers.get("sec-fetch-site") == "cross-site" or asking not in (None, host):
+            raise Refused(403, "pages of other servers may not ask")
 
     async def _body(self, scope: Scope, receive: Receive) -> bytes | None:
         """The body; None where there is none to look at."""
         headers = Headers(scope=scope)
         if scope["method"] in ("GET", "HEAD", "DELETE", "OPTIONS") and not _announced(headers):
             return None
-        if headers.get("content-type", "").split(";")[0].strip().lower() in STREAMED:
+        kind = headers.get("content-type", "").split(";")[0].strip().lower()
+        if scope["path"] == STREAMING and kind in STREAMED:
             return None
         too_large = Refused(413, f"a body may have at most {self.most} bytes")
         if _announced(headers) > self.most:

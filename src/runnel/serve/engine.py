@@ -37,7 +37,7 @@ TOGETHER = 8
 @dataclass(frozen=True)
 class Limits:
     """rows: texts written side by side. state_bytes: of all states in the batch. waiting, waiting_each: jobs in the
-    queue, and of one owner. chunk: tokens of prompts that are read between two rounds.
+    queue, and of one key. chunk: tokens of prompts that are read between two rounds.
     """
 
     rows: int = 64
@@ -122,7 +122,7 @@ class Engine:
         with self._wake:
             if self.draining or self._stopped or not self.alive:
                 raise Busy("the server is shutting down", 5)
-            if len(self.queue) >= self.limits.waiting or self.queue.of(job.owner) >= self.limits.waiting_each:
+            if len(self.queue) >= self.limits.waiting or self.queue.of(job.key) >= self.limits.waiting_each:
                 raise Busy(f"{len(self.queue)} requests are waiting", 1 + len(self.queue) / self.limits.rows)
             self.queue.push(job)
             self.metrics.queued.set(len(self.queue))
@@ -132,17 +132,24 @@ class Engine:
 
     @torch.no_grad()
     def _run(self) -> None:
-        while True:
+        try:
+            while self._goes_on():
+                self._write()
+                self._read()
+        finally:
             with self._wake:
-                self._wake.wait_for(lambda: self._stopped or self.queue or self.reading or self.batch.rows)
-                if self._stopped:
-                    break
+                self._stopped = True
+                for job in [*self.queue, *self._running()]:
+                    job.tell(Failed(Busy("the server is shutting down", 5)))
+
+    def _goes_on(self) -> bool:
+        """Wait for something to do, and see what has changed since the last round; False when the engine is to end."""
+        with self._wake:
+            self._wake.wait_for(lambda: self._stopped or len(self.queue) or self.reading or self.batch.rows)
+            if not self._stopped:
                 self._drop()
                 self._admit()
-            self._write()
-            self._read()
-        for job in [*self.queue, *self._running()]:
-            job.tell(Failed(Busy("the server is shutting down", 5)))
+            return not self._stopped
 
     def _running(self) -> list[Job]:
         return list(dict.fromkeys([*self.reading, *(job for job, _ in self.writing.values())]))
@@ -166,9 +173,10 @@ class Engine:
         self.metrics.queued.set(len(self.queue))
 
     def _fits(self, job: Job) -> bool:
-        running = self._running()
-        rows = sum(other.width for other in running) + job.width
-        return rows <= self.limits.rows and sum(j.bytes for j in running) + job.bytes <= self.limits.state_bytes
+        """Rows side by side take what the largest of them takes: memories that grow are padded to the longest."""
+        jobs = [*self._running(), job]
+        rows, largest = sum(other.width for other in jobs), max(other.bytes // other.width for other in jobs)
+        return rows <= self.limits.rows and rows * largest <= self.limits.state_bytes
 
     def _bytes(self, job: Job) -> int:
         """What the states of a job come to when all its texts are as long as they may be."""
@@ -183,7 +191,7 @@ class Engine:
         marks = [(row, len(row.tokens), row.recalled) for row in self.batch.rows]
         try:
             self.batch.state = self.loop.round(self.batch.rows, self.batch.state)
-        except Exception:
+        except BaseException:  # a panic of a library in Rust is no Exception
             for row, count, recalled in marks:
                 row.back_to(count, recalled)
             self._write_apart()
@@ -200,7 +208,7 @@ class Engine:
                 continue
             try:
                 self.batch.join([row], self.loop.round([row], whole.state.fork([place])))
-            except Exception as error:
+            except BaseException as error:
                 self._fail(self.writing[row.index][0], error)
 
     def _read(self) -> None:
@@ -211,7 +219,7 @@ class Engine:
         share = max(1, room // max(1, len(own)))
         for kind in {type(job.reading) for job in own}:
             jobs = [job for job in own if type(job.reading) is kind and job.reading.left]
-            self._read_pieces(jobs, [min(share, job.reading.left, _to_checkpoint(job)) for job in jobs])
+            self._read_pieces(jobs, [min(share, job.to_stop) for job in jobs])
         for job in [job for job in own if job in self.reading and not job.reading.left]:
             self._join(job)
 
@@ -220,7 +228,7 @@ class Engine:
             return
         try:
             type(jobs[0].reading).step(self.model, [job.reading for job in jobs], sizes)
-        except Exception as error:
+        except BaseException as error:
             if len(jobs) == 1:
                 self._fail(jobs[0], error)
             else:  # each alone, so that only those fail that cannot be read
@@ -229,7 +237,7 @@ class Engine:
             return
         self.metrics.read.inc(sum(sizes))
         for job in jobs:
-            if job.keep is not None and job.reading.at % job.stride == 0:
+            if job.keep is not None and job.stops:
                 job.keep(job.reading.at, job.reading.state)
 
     def _join(self, job: Job) -> None:
@@ -272,7 +280,7 @@ class Engine:
             assert row.ended is not None
             job.tell(Ended(number, row.ended, (state, place)))
 
-    def _fail(self, job: Job, error: Exception) -> None:
+    def _fail(self, job: Job, error: BaseException) -> None:
         """End a job before its time."""
         if job in self.reading:
             self.reading.remove(job)
@@ -291,8 +299,3 @@ class Engine:
         gone = [place for place, row in enumerate(self.batch.rows) if unwanted(row)]
         if gone:
             self.batch.leave(gone)
-
-
-def _to_checkpoint(job: Job) -> int:
-    """Tokens until the next state that is kept."""
-    return job.stride - job.reading.at % job.stride

@@ -9,6 +9,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from runnel.serve.answering import Gone
 from runnel.serve.jobs import Busy, Late
@@ -35,7 +36,7 @@ def described(error: BaseException) -> tuple[int, dict[str, Any]]:
     if isinstance(error, Busy):
         return 429, body(str(error), "rate_limit_error", "busy")
     if isinstance(error, Late):
-        return 504, body(str(error), "timeout_error", "deadline")
+        return 408, body(str(error), "timeout_error", "deadline")
     if isinstance(error, UnicodeError):
         return 400, body("text must be characters that UTF-8 can say", "invalid_request_error")
     if isinstance(error, ValueError):
@@ -81,6 +82,7 @@ def add_handlers(app: FastAPI) -> None:
     for kind in (Refused, Busy, Late, ValueError):
         app.add_exception_handler(kind, known)
     app.add_exception_handler(Gone, gone)
+    app.add_exception_handler(ClientDisconnect, gone)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, http)
     app.add_exception_handler(Exception, bug)

@@ -32,6 +32,7 @@ class Metrics:
         self.waited = Histogram("runnel_queue_seconds", "How long jobs waited.", buckets=LONG, registry=registry)
         self.batch = Gauge("runnel_batch_rows", "Texts that are being written.", registry=registry)
         self.state_bytes = Gauge("runnel_state_bytes", "Bytes of the states in the batch.", registry=registry)
+        self.kept = Gauge("runnel_kept_bytes", "Bytes of kept states.", ["tier"], registry=registry)
         self.read = Counter("runnel_tokens_read", "Tokens of prompts that were read.", registry=registry)
         self.reused = Counter(
             "runnel_tokens_reused", "Tokens of prompts that a kept state had read.", registry=registry

@@ -6,6 +6,7 @@ import json
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from runnel.decoders import Decoder
@@ -85,14 +86,9 @@ def plan(
         stops = served.line_end
         if not stops:
             raise ValueError("response_format needs a model with a token that ends a text; this one has none")
-    config = Sample(
-        temperature=1.0 if asked.temperature is None else asked.temperature,
-        top_k=asked.top_k,
-        top_p=asked.top_p,
-        min_p=asked.min_p,
-        processors=_processors(served, asked, schema),
-    )
-    decoder = Sampler(config)
+    temperature = 1.0 if asked.temperature is None else asked.temperature
+    processors = _processors(served, asked, schema)
+    decoder = _decoder(temperature, asked.top_k, asked.top_p, asked.min_p, processors)
     decoder.check(served.vocab_size, stops, limit)
     drafter = served.drafter if asked.drafter is None else asked.drafter
     if drafter != "none" and drafter not in served.drafters:
@@ -109,6 +105,20 @@ def plan(
         top=top,
         drafter=drafter,
     )
+
+
+@lru_cache(maxsize=256)
+def _plain(temperature: float, top_k: int | None, top_p: float | None, min_p: float | None) -> Decoder:
+    return Sampler(Sample(temperature, top_k, top_p, min_p))
+
+
+def _decoder(
+    temperature: float, top_k: int | None, top_p: float | None, min_p: float | None, processors: Sequence[Any]
+) -> Decoder:
+    """Requests that ask for the same share one, so that their rows are drawn for in one call."""
+    if processors:
+        return Sampler(Sample(temperature, top_k, top_p, min_p, tuple(processors)))
+    return _plain(temperature, top_k, top_p, min_p)
 
 
 def _processors(served: Served, asked: Sampling, schema: dict[str, Any] | None) -> list[Processor | Any]:
@@ -185,9 +195,9 @@ def call_in(text: str, tools: Sequence[Tool]) -> tuple[str, str] | None:
     return found["name"], json.dumps(found["arguments"], ensure_ascii=False)
 
 
-def prompts_of(served: Served, prompt: Any) -> list[list[int]]:
-    """The prompts of a completion, as tokens."""
+def prompts_of(served: Served, prompt: Any, before: Sequence[int] = ()) -> list[list[int]]:
+    """The prompts of a request, as tokens. before: the tokens that stand before each."""
     several = isinstance(prompt, list) and not isinstance(prompt[0], int)
     texts = prompt if several else [prompt]
     found = [served.codec.encode(text) if isinstance(text, str) else text for text in texts]
-    return [text_of(tokens, row, served.vocab_size) for row, tokens in enumerate(found)]
+    return [text_of([*before, *tokens], row, served.vocab_size) for row, tokens in enumerate(found)]

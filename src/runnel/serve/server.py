@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import signal
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,7 +20,10 @@ from runnel.serve.app import MOST_BODY, create_app
 from runnel.serve.engine import Engine, Limits
 from runnel.serve.keys import Keys
 from runnel.serve.metrics import Metrics
+from runnel.serve.prefixes import Prefixes
 from runnel.serve.served import Served
+from runnel.serve.service import Service
+from runnel.serve.store import Budget, Store
 
 DRAFTERS = ("auto", "suffix", "prompt_lookup")
 """What every server drafts with, where a request or the server asks for it."""
@@ -27,9 +31,12 @@ DRAFTERS = ("auto", "suffix", "prompt_lookup")
 
 @dataclass(frozen=True)
 class Settings:
-    """What an operator decides. weights: of the native engine, or "torch". force: bind publicly without a key."""
+    """What an operator decides. states: the folder of kept states; stride: tokens between those of a prompt that is
+    read. weights: of the native engine, or "torch". force: bind publicly without a key.
+    """
 
     run: Path
+    states: Path
     name: str | None = None
     host: str = "127.0.0.1"
     port: int = 8000
@@ -42,6 +49,8 @@ class Settings:
     max_tokens: int = 32768
     deadline: float = 600.0
     max_body: int = MOST_BODY
+    budget: Budget = field(default_factory=Budget)
+    stride: int = 256
     drain: int = 30
 
 
@@ -88,17 +97,20 @@ def app_of(settings: Settings) -> Any:
     check_address(settings.host, keys, settings.force)
     served, metrics = served_of(settings), Metrics()
     engine = Engine(served.model, settings.limits, metrics, list(served.drafters.values()))
-    app = create_app(served, engine, metrics, keys, settings.max_body)
-    app.state.engine = engine
+    store = Store(settings.states, served.model, settings.budget)
+    service = Service(served, engine, store, Prefixes(store, metrics, settings.stride), metrics)
+    hosts = None if keys or settings.force else frozenset({"localhost", "127.0.0.1", "::1", settings.host})
+    app = create_app(service, keys, hosts, settings.max_body)
+    app.state.service = service
     return app
 
 
 class Draining(uvicorn.Server):
     """Tells the engine at the first signal to take no more; what runs is finished before the process ends."""
 
-    def __init__(self, config: uvicorn.Config, engine: Engine, ready: Callable[[str], None]) -> None:
+    def __init__(self, config: uvicorn.Config, service: Service, ready: Callable[[str], None]) -> None:
         super().__init__(config)
-        self.engine, self.ready = engine, ready
+        self.service, self.ready = service, ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -107,15 +119,15 @@ class Draining(uvicorn.Server):
             self.ready(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
 
     def handle_exit(self, sig: int, frame: Any) -> None:
-        self.engine.drain()
-        super().handle_exit(sig, frame)
+        self.service.engine.drain()
+        if sig == signal.SIGTERM:
+            self.should_exit = True  # what it asks for is done; the process ends with 0
+        else:
+            super().handle_exit(sig, frame)
 
 
-def serve(settings: Settings, ready: Callable[[str], None]) -> None:
-    """Serve until a signal comes, and then until what runs is finished, or `drain` seconds have passed.
-
-    ready: called with the address once requests are taken.
-    """
+def server_of(settings: Settings, ready: Callable[[str], None]) -> Draining:
+    """A server that is not yet running. ready: called with its address once requests are taken."""
     app = app_of(settings)
     config = uvicorn.Config(
         app,
@@ -127,4 +139,9 @@ def serve(settings: Settings, ready: Callable[[str], None]) -> None:
         timeout_graceful_shutdown=settings.drain,
         limit_concurrency=4096,
     )
-    Draining(config, app.state.engine, ready).run()
+    return Draining(config, app.state.service, ready)
+
+
+def serve(settings: Settings, ready: Callable[[str], None]) -> None:
+    """Serve until a signal comes, and then until what runs is finished, or `drain` seconds have passed."""
+    server_of(settings, ready).run()

@@ -5,7 +5,7 @@ are called, and how likely they were.
 from __future__ import annotations
 
 from codecs import getincrementaldecoder
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -90,12 +90,13 @@ def name_of(codec: Codec, token: int) -> str:
 
 def echoed(
     codec: Codec, tokens: Sequence[int], logprobs: Sequence[float], tops: Sequence[dict[int, float]]
-) -> Iterator[Spoken]:
+) -> list[Spoken]:
     """The tokens of a prompt, nothing being known of the first."""
-    start = 0
+    found, start = [], 0
     for i, token in enumerate(tokens):
-        yield Spoken(token, logprobs[i - 1] if i else None, tops[i - 1] if i and tops else {}, start)
+        found.append(Spoken(token, logprobs[i - 1] if i else None, tops[i - 1] if i and tops else {}, start))
         start += len(codec.token_bytes[token])
+    return found
 
 
 def completion_logprobs(codec: Codec, spoken: Sequence[Spoken], top: int) -> dict[str, Any]:

@@ -23,7 +23,7 @@ class StreamOptions(Asked):
 
 
 class Sampling(Asked):
-    """What the two endpoints that write have in common. The last six are Runnel's own."""
+    """What the two endpoints that write have in common. From top_k on they are Runnel's own."""
 
     model: str | None = None
     temperature: float | None = Field(None, ge=0, le=100)
@@ -40,6 +40,8 @@ class Sampling(Asked):
     top_k: int | None = Field(None, ge=1)
     min_p: float | None = Field(None, ge=0, le=1)
     repetition_penalty: float | None = Field(None, gt=0, le=10)
+    state: str | None = Field(None, max_length=64, description="A kept state that the prompt follows.")
+    save_state: bool | None = Field(None, description="Keep the state after every text, and tell its id.")
     drafter: str | None = Field(None, max_length=64, description="One of the server's drafters, or 'none'.")
     timeout: float | None = Field(None, gt=0, description="Seconds after which the request fails.")
 
@@ -54,6 +56,14 @@ class JsonSchema(Asked):
 class ResponseFormat(Asked):
     type: Literal["text", "json_object", "json_schema"]
     json_schema: JsonSchema | None = None
+
+
+class StateRequest(Asked):
+    input: str | Tokens
+    model: str | None = None
+    state: str | None = Field(None, max_length=64, description="A kept state that the input follows.")
+    name: str | None = Field(None, max_length=256)
+    timeout: float | None = Field(None, gt=0)
 
 
 class CompletionRequest(Sampling):

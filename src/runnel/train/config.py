@@ -28,6 +28,9 @@ class TrainConfig:
     final: last learning rate over the peak.
     clip: largest norm of the gradient; None leaves it as it is.
     accumulate: micro-batches a step; step s reads `source.batch(s * accumulate + i)`.
+    chunk: tokens of a row that are held at once (`over_time.py`); None holds whole rows.
+    recompute: keep only each layer's input, and compute the layer again in the backward pass.
+    shard: each of several ranks keeps its share of weights, gradients and optimiser state (FSDP2).
     precision: "float32", or "bfloat16" for autocast (weights and optimiser state stay as they are).
     ema: decay of the exponential moving average of the weights, which is then what is validated and exported.
     valid_every: steps between validations; None leaves only the one at the end.
@@ -51,6 +54,9 @@ class TrainConfig:
     final: float = 0.0
     clip: float | None = 1.0
     accumulate: int = 1
+    chunk: int | None = None
+    recompute: bool = False
+    shard: bool = False
     precision: Literal["float32", "bfloat16"] = "float32"
     ema: float | None = None
     valid_every: int | None = 200
@@ -65,6 +71,10 @@ class TrainConfig:
             raise ValueError(f"give exactly one of steps and budget; got steps={self.steps}, budget={self.budget}")
         self._check_choices()
         self._check_ranges()
+        if self.chunk is not None and self.objective != "next_token":
+            raise ValueError(f"chunk needs the objective next_token; got {self.objective}")
+        if self.shard and (self.ema is not None or self.patience is not None):
+            raise ValueError(f"shard keeps one set of weights; got ema={self.ema}, patience={self.patience}")
         if self.patience is not None and self.valid_every is None:
             raise ValueError("patience counts validations, so it needs valid_every; got valid_every=None")
 
@@ -75,7 +85,7 @@ class TrainConfig:
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {getattr(self, name)!r}")
 
     def _check_ranges(self) -> None:
-        for name in ("steps", "accumulate", "valid_every", "patience", "log_every"):
+        for name in ("steps", "accumulate", "valid_every", "patience", "log_every", "chunk"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1; got {value}")

@@ -16,8 +16,8 @@ from runnel.data import Source
 from runnel.train.config import TrainConfig
 from runnel.train.learner import Learner
 
-FREE = ("save_seconds", "log_every", "tensorboard")
-"""Settings that change no weight, and so may change over a restart."""
+FREE = ("save_seconds", "log_every", "tensorboard", "chunk", "recompute", "shard")
+"""Settings that change no weight (but for rounding), and so may change over a restart."""
 
 
 def describe_run(model: Learner, source: Source, config: TrainConfig) -> dict[str, Any]:

@@ -31,7 +31,8 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from runnel import catalog
 from runnel.data import Source
-from runnel.train import checkpoint, optim, weights
+from runnel.model import Model
+from runnel.train import checkpoint, optim, over_time, sharding, weights
 from runnel.train.config import TrainConfig
 from runnel.train.guard import Diverged, Interrupted, StopSignal, locked, stop_signal
 from runnel.train.identity import check_same_run, describe_code, describe_run
@@ -79,7 +80,10 @@ class Run:
         self.model, self.source, self.folder, self.config, self.ranks = model, source, folder, config, ranks
         self.device = model.device
         _check_vocabulary(model, source)
-        self.loss = catalog.page("objectives", config.objective).loss
+        self.loss = _loss_of(config.objective, ranks)
+        if config.chunk is not None and not (isinstance(model, Model) and ranks.mesh.sequence == 1):
+            raise ValueError(f"chunk={config.chunk} needs a model, not a drafter, and a mesh with sequence=1")
+        _arrange(model, config, ranks)
         self.optimizers = optim.build_optimizers(model, config)
         self.token_bytes = _token_bytes(source)
         self.identity = describe_run(model, source, config)
@@ -177,8 +181,9 @@ class Run:
         chosen = self.best if self.best is not None else self.average
         if chosen is not None:
             weights.overwrite(dict(self.model.named_parameters()), chosen)
+        learner = sharding.unsharded(self.model) if sharding.is_sharded(self.model) else self.model
         if self.ranks.is_first:
-            self._write_learner()
+            self._write(learner)
         self.ranks.wait()
         valid_loss = position.valid_loss if self.best is None else position.best
         return TrainResult(
@@ -192,11 +197,11 @@ class Run:
             stopped=reason,
         )
 
-    def _write_learner(self) -> None:
+    def _write(self, learner: Learner) -> None:
         codec = getattr(self.source, "codec", None)
         if codec is not None:
             codec.save(self.folder)
-        save_learner(self.model, self.folder)
+        save_learner(learner, self.folder)
 
     # ---- checkpoints --------------------------------------------------------------------------------------------
 
@@ -204,7 +209,7 @@ class Run:
         """Save a checkpoint, unless the last one already says the same. `Diverged` rather than save a bad number."""
         if self.saved == self.position:
             return
-        tensors = self._tensors()
+        tensors = sharding.whole(self._tensors())
         bad = weights.first_bad(tensors)
         if bad is not None:
             raise Diverged(f"after step {self.position.step} {bad}; {self._last_good()}")
@@ -258,12 +263,20 @@ class Run:
         self.model.zero_grad()
         total = 0.0
         for share in map(self.ranks.own, batches):
-            with self._autocast():
-                loss = self._loss(share) * (share.n_targets / n_targets)
-            loss.backward()
-            total += loss.item()
+            total += self._learn(share, n_targets)
         self.ranks.sum_gradients(self.model)
         return self.ranks.total(total)
+
+    def _learn(self, share: Share, n_targets: int) -> float:
+        """Add a share's part to the gradient, and return its part of the mean loss."""
+        if self.config.chunk is not None:
+            assert isinstance(self.model, Model)
+            with self._autocast():
+                return over_time.backward(self.model, _to(share.batch, self.device), self.config.chunk, 1 / n_targets)
+        with self._autocast():
+            loss = self._loss(share) * (share.n_targets / n_targets)
+        loss.backward()
+        return loss.item()
 
     def _loss(self, share: Share) -> Tensor:
         """Mean nats of a rank's targets; of any one where none counts, since all ranks call the model together."""
@@ -272,7 +285,8 @@ class Run:
 
     def _clip(self, loss: float) -> float:
         """Clip the gradient; its norm before. `Diverged` when that or the loss is not finite."""
-        norm = get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
+        norms = get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
+        norm = sharding.whole({"norm": norms})["norm"]
         if not (math.isfinite(loss) and bool(norm.isfinite())):
             raise Diverged(self._explain(loss, float(norm)))
         if self.config.clip is not None:
@@ -283,7 +297,8 @@ class Run:
         """Names the first bad weight, or else the first bad gradient on the way back from the loss, its origin."""
         parameters = dict(self.model.named_parameters())
         bad_weight = weights.first_bad(parameters)
-        bad_gradient = weights.first_bad({name: parameters[name].grad for name in reversed(parameters)})
+        gradients = {name: parameters[name].grad for name in reversed(parameters)}
+        bad_gradient = weights.first_bad({name: grad for name, grad in gradients.items() if grad is not None})
         cause = bad_weight or (bad_gradient and f"the gradient of {bad_gradient}") or "every gradient is finite"
         return (
             f"step {self.position.step + 1} must have a finite loss and gradient; got loss {loss}, "
@@ -368,6 +383,25 @@ class Run:
         return int(self.token_bytes[targets[targets != IGNORE]].sum())
 
 
+def _arrange(model: Learner, config: TrainConfig, ranks: Ranks) -> None:
+    """What of the model stays in memory, and where."""
+    if not (config.recompute or config.shard):
+        return
+    if not isinstance(model, Model):
+        raise ValueError("recompute and shard are for models; a drafter is small")
+    if config.recompute:
+        sharding.recompute(model)
+    if config.shard and ranks.devices is not None:
+        sharding.shard(model, ranks.devices)
+
+
+def _loss_of(objective: str, ranks: Ranks) -> Callable[[Learner, Batch], Tensor]:
+    page = catalog.page("objectives", objective)
+    if ranks.mesh.sequence > 1 and not getattr(page, "SLICED", False):
+        raise ValueError(f"the objective {objective} reads whole rows: the mesh must have sequence=1; got {ranks.mesh}")
+    return page.loss
+
+
 def _check_vocabulary(model: Learner, source: Source) -> None:
     size = model.config.vocab_size
     if size is not None and size < source.vocab_size:
@@ -382,7 +416,8 @@ def _token_bytes(source: Source) -> Tensor | None:
 
 def _to(batch: Batch, device: torch.device) -> Batch:
     segments = None if batch.segments is None else batch.segments.to(device)
-    return replace(batch, inputs=batch.inputs.to(device), targets=batch.targets.to(device), segments=segments)
+    part = None if batch.part is None else batch.part.to(device)
+    return Batch(batch.inputs.to(device), batch.targets.to(device), segments, part)
 
 
 def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -17,6 +17,7 @@ from torch.optim import AdamW, Muon, Optimizer
 
 from runnel.train.config import TrainConfig
 from runnel.train.learner import Learner
+from runnel.train.sharding import like
 
 MUON_MOMENTUM = 0.95
 
@@ -58,10 +59,11 @@ def load_named_state(optimizers: Sequence[Optimizer], named: Mapping[str, Tensor
     for optimizer in optimizers:
         index_of = {name: index for index, name in _names(optimizer).items()}
         state: dict[int, dict[str, Tensor]] = {}
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         for key, value in named.items():
             name, _, buffer = key.rpartition("/")
             if name in index_of:
-                state.setdefault(index_of[name], {})[buffer] = value.clone()
+                state.setdefault(index_of[name], {})[buffer] = like(value.clone(), parameters[index_of[name]])
         optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
 
 

@@ -23,7 +23,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed import distributed_c10d as c10d
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.rendezvous import rendezvous
 
+from runnel import catalog
+from runnel.lineage import Exchange, Lineage
+from runnel.train.sharding import is_sharded
 from runnel.types import Batch
 
 
@@ -78,6 +82,7 @@ class Ranks:
     mesh: Mesh = Mesh()
     index: int = 0
     devices: DeviceMesh | None = None
+    exchange: Exchange | None = None
 
     @property
     def is_first(self) -> bool:
@@ -90,9 +95,19 @@ class Ranks:
         count, place = batch.inputs.shape[0], self.index // self.mesh.sequence
         rows = slice(place * count // self.mesh.data, (place + 1) * count // self.mesh.data)
         if rows.start == rows.stop:  # fewer rows than ranks: read along, since all ranks call the model together
-            return Share(_rows(batch, slice(0, 1)), 0)
-        mine = _rows(batch, rows)
+            return Share(self._slice(_rows(batch, slice(0, 1))), 0)
+        mine = self._slice(_rows(batch, rows))
         return Share(mine, mine.n_targets)
+
+    def _slice(self, batch: Batch) -> Batch:
+        """The columns of a batch that are this rank's."""
+        count = self.mesh.sequence
+        if self.exchange is None:
+            return batch
+        whole = batch.lineage or Lineage.sequence(*batch.inputs.shape[:2])
+        part = whole.cut(self.index % count, count, self.exchange)
+        inputs, targets = [x.chunk(count, 1)[self.index % count] for x in (batch.inputs, batch.targets)]
+        return Batch(inputs, targets, part=part)
 
     # ---- what ranks tell each other -----------------------------------------------------------------------------
 
@@ -105,8 +120,8 @@ class Ranks:
         return self._reduced(value, dist.ReduceOp.MAX)
 
     def sum_gradients(self, model: nn.Module) -> None:
-        """Every gradient becomes its sum over all ranks: one message a dtype."""
-        if self.devices is None:
+        """Every gradient becomes its sum over all ranks: one message a dtype. Sharded ones are summed already."""
+        if self.devices is None or is_sharded(model):
             return
         by_dtype: dict[torch.dtype, list[Tensor]] = {}
         for parameter in model.parameters():
@@ -166,8 +181,10 @@ def _rows(batch: Batch, rows: slice) -> Batch:
 
 
 @contextmanager
-def opened(mesh: Mesh | None = None) -> Iterator[Ranks]:
+def opened(mesh: Mesh | None = None, exchange: str = "lasp2") -> Iterator[Ranks]:
     """This process's place in a mesh (None: all ranks share the rows) of the processes that torchrun started.
+
+    exchange: a page of `layouts/`, how slices of one sequence tell each other what came before.
 
     An error on one rank ends the block on all of them; rank 0 raises it, and says whose it was. ValueError when the
     number of processes is not that of the mesh.
@@ -179,17 +196,19 @@ def opened(mesh: Mesh | None = None) -> Iterator[Ranks]:
             f"the mesh {mesh} needs {mesh.size} processes (torchrun --nproc-per-node {mesh.size} -m runnel ...); "
             f"got {count}"
         )
+    layout = catalog.page("layouts", exchange)
     if count == 1:
         yield Ranks()
         return
     kind = "cuda" if torch.cuda.is_available() else "cpu"
-    store, index, _ = next(c10d.rendezvous("env://", timeout=timedelta(minutes=10)))
+    store, index, _ = next(rendezvous("env://", timeout=timedelta(minutes=10)))
     words, place = c10d.PrefixStore("words", store), c10d.PrefixStore("group", store)
     dist.init_process_group("nccl" if kind == "cuda" else "gloo", store=place, rank=index, world_size=count)
     devices = init_device_mesh(kind, (mesh.data, mesh.sequence), mesh_dim_names=("data", "sequence"))
     try:
         with _terminated_by_error():
-            yield Ranks(mesh, index, devices)
+            slices = layout.Exchange(devices.get_group("sequence")) if mesh.sequence > 1 else None
+            yield Ranks(mesh, index, devices, slices)
     except BaseException as error:
         if not _is_lost(error):
             _leave_word(error, words, index)  # before the connections close with this process
@@ -234,6 +253,6 @@ def _terminated_by_error() -> Iterator[None]:
 
 def _is_lost(error: BaseException) -> bool:
     """Whether the error is that another rank is gone."""
-    words = ("connection", "gloo", "nccl")
+    words = ("connection", "timed out", "nccl")
     gone = isinstance(error, RuntimeError) and any(word in str(error).lower() for word in words)
     return gone or isinstance(error, _Terminated)

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from runnel.train.sharding import like
+
 
 def persistent(model: nn.Module) -> dict[str, Tensor]:
     """Parameters and saved buffers by name, each once (tied weights under their first name); shares memory."""
@@ -31,7 +33,7 @@ def overwrite(target: Mapping[str, Tensor], source: Mapping[str, Tensor]) -> Non
         if wanted != found:
             raise ValueError(f"{name} must have shape {wanted}; got {found}")
     for name, tensor in target.items():
-        tensor.copy_(source[name])
+        tensor.copy_(like(source[name], tensor))
 
 
 @torch.no_grad()

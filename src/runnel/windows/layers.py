@@ -7,16 +7,20 @@ x = x + gate(mlp(norm(x))), along one axis;  gate(z) = z * softmax(W z)         
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import gelu, scaled_dot_product_attention
 
+from runnel import patterns
 from runnel.blocks import mlp
 from runnel.lineage import Lineage
-from runnel.mixer import Mixer, linear
+from runnel.mixer import Mixer, RMSNorm, linear
+from runnel.model import Layer
+from runnel.state import Memory
 from runnel.windows.window import Window
 
 
@@ -77,6 +81,22 @@ class EncoderLayer(nn.Module):
         return self.mlp_norm(x + self.dropout(self.mlp(x)))
 
 
+class RowConv(nn.Module):
+    """What each row and the rows beside it (the ends being neighbours of each other) add up to, plus covariates."""
+
+    def __init__(self, channels: int, covariates: int, d_model: int) -> None:
+        super().__init__()
+        self.rows = nn.Conv1d(channels, d_model, 3, padding=1, padding_mode="circular", bias=False)
+        self.beside = linear(covariates, d_model) if covariates else None
+
+    def forward(self, rows: Float[Tensor, "B T C"], covariates: Float[Tensor, "B T F"] | None = None) -> Tensor:
+        x = self.rows(rows.transpose(1, 2)).transpose(1, 2)
+        if self.beside is None:
+            return x
+        assert covariates is not None, "a model made for covariates is given them"
+        return x + self.beside(covariates)
+
+
 class BothWays(nn.Module):
     """Two of Runnel's mixers over the same tokens, one in each order; their outputs are added."""
 
@@ -86,6 +106,42 @@ class BothWays(nn.Module):
 
     def forward(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
         return run(self.there, x) + run(self.back, x.flip(1)).flip(1)
+
+
+@dataclass(frozen=True, eq=False)
+class Carried:
+    """What a trunk knows of the tokens before: a memory a layer, and how many there were."""
+
+    memories: tuple[Memory, ...]
+    seen: int
+
+
+class Trunk(nn.Module):
+    """Layers of Runnel's mixers over vectors that come bit by bit; the state is passed in and returned."""
+
+    def __init__(self, layers: Iterable[Layer], norm: nn.Module) -> None:
+        super().__init__()
+        self.layers, self.norm = nn.ModuleList(layers), norm
+
+    @classmethod
+    def of(cls, pattern: str, channel: str | None, d_model: int) -> Trunk:
+        """Fresh layers of a pattern."""
+        return cls((Layer(spec, d_model) for spec in patterns.parse(pattern, channel)), RMSNorm(d_model))
+
+    def forward(
+        self, x: Float[Tensor, "B T D"], before: Carried | None = None
+    ) -> tuple[Float[Tensor, "B T D"], Carried]:
+        if before is None:
+            before = Carried(tuple(layer.mixer.init_state(x.shape[0]) for layer in self._all()), 0)
+        start = torch.full((x.shape[0],), before.seen, device=x.device)
+        lineage, after = Lineage.sequence(x.shape[0], x.shape[1], x.device).at(start), []
+        for layer, memory in zip(self._all(), before.memories, strict=True):
+            x, memory = layer(x, memory, lineage)
+            after.append(memory)
+        return self.norm(x), Carried(tuple(after), before.seen + x.shape[1])
+
+    def _all(self) -> list[Layer]:
+        return list(self.layers)  # type: ignore[arg-type]
 
 
 class GatedMixer(nn.Module):
@@ -117,6 +173,13 @@ def variates(window: Window) -> Float[Tensor, "B V L"]:
     length = window.history.shape[1]
     parts = [window.history, window.past, None if window.future is None else window.future[:, :length]]
     return torch.cat([part for part in parts if part is not None], dim=-1).transpose(1, 2)
+
+
+def sinusoids(length: int, width: int) -> Float[Tensor, "T D"]:
+    """Places as sines and cosines of falling rates (1706.03762, section 3.5)."""
+    rates = 10_000.0 ** (-torch.arange(0, width, 2) / width)
+    angle = torch.arange(length)[:, None] * rates
+    return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)[:, :width]
 
 
 def split_heads(x: Float[Tensor, "B T D"], heads: int) -> Float[Tensor, "B H T K"]:

@@ -63,6 +63,7 @@ class WindowModel(nn.Module, ABC):
     norm: what is taken off a window before `forward` sees it, and put back afterwards: "none", "last" (the last value),
     "mean" (of the history), "revin" (mean and standard deviation of the history, each channel for itself).
     points_only: the model gives points and has no use for a head.
+    made_from: the Config that `build` was given.
     """
 
     norm: str = "none"
@@ -74,6 +75,7 @@ class WindowModel(nn.Module, ABC):
             raise ValueError(f"{catalog.page_name(self)} gives points: use it without a head, with conformal intervals")
         self.shape = shape
         self.head: Head | None = None
+        self.made_from: Any = None
 
     @abstractmethod
     def forward(self, window: Window) -> Float[Tensor, "B H C K"]:
@@ -142,4 +144,5 @@ def build(thing: Any, shape: WindowShape, head: Callable[[int], Head] | None = N
         torch.manual_seed(seed)
         model: WindowModel = catalog.class_in(page, WindowModel)(shape, config)
         model.head = None if head is None else head(shape.outputs)
+    model.made_from = config
     return model

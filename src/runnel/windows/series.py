@@ -93,18 +93,16 @@ class WindowSet:
         """Every `step`th window."""
         return replace(self, series=self.series[::step], first=self.first[::step])
 
-    def split(self, share: float) -> tuple[WindowSet, WindowSet]:
-        """By time, in each series: windows whose targets all lie before a row, and those that begin at it or later.
+    def between(self, low: float, high: float) -> WindowSet:
+        """By time, in each series: windows whose targets all lie from one share of its rows to another.
 
-        share: in (0, 1), where the row lies between the first target of the windows and their last.
+        low, high: in [0, 1], of the rows up to the last target of the windows.
         """
-        count, horizon = self.table.count, self.shape.horizon
-        low = torch.full((count,), torch.iinfo(torch.long).max).scatter_reduce(0, self.series, self.first, "amin")
-        high = torch.zeros(count, dtype=torch.long).scatter_reduce(0, self.series, self.first + horizon, "amax")
-        cut = (low + (share * (high - low).clamp(min=0)).long())[self.series]
-        before, after = self.first + horizon <= cut, self.first >= cut
-        early, late = (replace(self, series=self.series[m], first=self.first[m]) for m in (before, after))
-        return early, late
+        end = torch.zeros(self.table.count, dtype=torch.long)
+        end = end.scatter_reduce(0, self.series, self.first + self.shape.horizon, "amax")
+        begin, stop = (low * end).long(), (high * end).long()
+        kept = (self.first >= begin[self.series]) & (self.first + self.shape.horizon <= stop[self.series])
+        return replace(self, series=self.series[kept], first=self.first[kept])
 
     def seen_by(self, shape: WindowShape) -> WindowSet:
         """The same forecasts from another length of history."""

@@ -17,6 +17,8 @@ import torch
 import runnel
 from runnel import Lineage, interop, native
 from runnel.interop import folder as folders
+from tests.decoding.support import CASES as DRAFTERS
+from tests.decoding.support import stepped
 
 VOCABULARY = 97
 DECODER = {
@@ -46,7 +48,7 @@ def pair(kind: str, settings: str, case: str, dtype: torch.dtype = torch.float32
     transformers.utils.logging.disable_progress_bar()
     config = getattr(transformers, kind)(**eval(settings))
     torch.manual_seed(0)
-    theirs = transformers.AutoModelForCausalLM.from_config(config).eval()
+    theirs = transformers.AutoModelForCausalLM.from_config(config, experts_implementation="eager").eval()
     theirs.generation_config.eos_token_id = theirs.generation_config.pad_token_id = None
     with torch.no_grad():
         for parameter in theirs.parameters():  # initial values are too small or too regular to tell parts apart
@@ -106,17 +108,36 @@ class Family:
         kind, settings = cls.CASES[case]
         return pair(kind, repr(settings), case, dtype)
 
+    @classmethod
+    @torch.no_grad()
+    def parity(cls, case: str, dtype: torch.dtype = torch.float32) -> float:
+        """The error of the logits of a text against transformers'."""
+        made, (ids,) = cls.pair(case, dtype), tokens(LENGTHS[0])
+        found = made.ours(ids)[0]
+        assert found.dtype == dtype
+        return error(found, logits_of(made.theirs, ids).to(dtype))
+
+    @classmethod
+    def exact_drafters(cls, case: str) -> list[str]:
+        """The drafters with which the greedy text is the literal loop's."""
+        model, (ids,) = cls.pair(case, torch.float64).ours, tokens(12, seed=3)
+        prompt = ids[0].tolist()
+        plain, _ = stepped(model, prompt, 8)
+        options = {"max_new_tokens": 8, "decoder": "greedy", "acceptance": "match"}
+        texts = {
+            name: runnel.generate(model, [prompt], drafter=make(model), **options).tokens[0]
+            for name, make in DRAFTERS.items()
+        }
+        return [name for name, text in texts.items() if text == plain]
+
     def test_logits(self, case):
-        made, (ids,) = self.pair(case), tokens(LENGTHS[0])
-        with torch.no_grad():
-            assert error(made.ours(ids)[0], logits_of(made.theirs, ids)) < BOUND
+        assert self.parity(case) < BOUND
 
     def test_logits_in_float64(self, case):
-        made, (ids,) = self.pair(case, torch.float64), tokens(LENGTHS[0])
-        with torch.no_grad():
-            found = made.ours(ids)[0]
-        assert found.dtype == torch.float64
-        assert error(found, logits_of(made.theirs, ids).double()) < (BOUND_64 if self.DOUBLE else BOUND)
+        assert self.parity(case, torch.float64) < (BOUND_64 if self.DOUBLE else BOUND)
+
+    def test_every_drafter(self):
+        assert self.exact_drafters(next(iter(self.CASES))) == list(DRAFTERS)
 
     def test_greedy_text(self, case):
         made, (ids,) = self.pair(case), tokens(12)

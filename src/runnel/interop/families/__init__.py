@@ -10,6 +10,7 @@ A page has
     IGNORED            endings of the names of tensors that hold nothing of the function
     model_config(theirs) -> ModelConfig      theirs: config.json completed by DEFAULTS
     table(theirs) -> Iterator[Entry]         every tensor of ours once; see `runnel.interop.tables`
+    constants(theirs)                        names and tensors of theirs that config.json decides (where there are any)
 
 and nothing else: reading, checks, export and the command line are the same for all (`runnel.interop`), what several
 families share is in `runnel.interop.parts`. A page says no to what Runnel has no part for (`parts.require`), instead of

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from runnel.interop import parts
-from runnel.interop.tables import Entry, Shaped
+from runnel.interop.tables import Entry
 from runnel.model import ModelConfig
 
 PAPERS = {
@@ -24,15 +24,6 @@ DEFAULTS = {
 }  # fmt: skip
 PREFIX = "backbone."
 IGNORED = ()
-NAMES = {
-    "input.weight": "in_proj.weight",
-    "select.weight": "x_proj.weight",
-    "dt.weight": "dt_proj.weight",
-    "dt_bias": "dt_proj.bias",
-    "log_a": "A_log",
-    "skip": "D",
-    "out.weight": "out_proj.weight",
-}
 
 
 def model_config(theirs: parts.Theirs) -> ModelConfig:
@@ -56,17 +47,10 @@ def _inner(theirs: parts.Theirs) -> int:
 
 
 def table(theirs: parts.Theirs) -> Iterator[Entry]:
-    names = dict(NAMES)
-    if theirs["use_bias"]:
-        names |= {"input.bias": "in_proj.bias", "out.bias": "out_proj.bias"}
-    if theirs["use_conv_bias"]:
-        names |= {"conv_bias": "conv1d.bias"}
-    width, inner = theirs["conv_kernel"], _inner(theirs)
-    filters = Shaped((inner, width), (inner, 1, width))
+    sizes = {"channels": _inner(theirs), "width": theirs["conv_kernel"]}
+    biases = (theirs["use_bias"], theirs["use_conv_bias"])
     yield from parts.ends(theirs, "backbone.embeddings.weight", "backbone.norm_f.weight")
     for i in range(theirs["num_hidden_layers"]):
         ours, own = f"layers.{i}", f"backbone.layers.{i}"
         yield Entry(f"{ours}.mixer_norm.weight", f"{own}.norm.weight")
-        yield Entry(f"{ours}.mixer.conv_weight", f"{own}.mixer.conv1d.weight", filters)
-        for mine, name in names.items():
-            yield Entry(f"{ours}.mixer.{mine}", f"{own}.mixer.{name}")
+        yield from parts.mamba_entries(f"{ours}.mixer", f"{own}.mixer", *biases, **sizes)

@@ -1,0 +1,119 @@
+"""`runnel plan`: memory, traffic, time and price of training a model on machines that need not be there."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from runnel.cli import _screen
+
+if TYPE_CHECKING:
+    from runnel.plans import Workload
+    from runnel.plans.redundant_sharding import Plan
+
+UNITS = {"k": 1 << 10, "M": 1 << 20}
+
+
+def command(
+    pattern: Annotated[str, typer.Argument(help='Pattern of mixers, such as "(mamba2*3, attention)*8".')],
+    devices: Annotated[str, typer.Option(help="How many of what: 64xH100.")] = "8xH100",
+    length: Annotated[str, typer.Option(help="Tokens in a row: 4096, 64k (of 1024), 1M (of 1024 * 1024).")] = "4k",
+    batch: Annotated[int, typer.Option(help="Rows in a step, over all devices.")] = 64,
+    d_model: Annotated[int, typer.Option(help="Width of the model.")] = 2048,
+    layers: Annotated[int | None, typer.Option(help="Repeat the pattern to this many layers.")] = None,
+    vocab_size: Annotated[int, typer.Option(help="Tokens in the vocabulary.")] = 32_000,
+    show: Annotated[int, typer.Option(help="How many layouts to list.")] = 4,
+    json: Annotated[bool, typer.Option("--json", help="Print the layouts as JSON.")] = False,
+) -> None:
+    """What a run will take, the best way to share it first.
+
+    \b
+    Example:
+        runnel plan "gla*16" --devices 64xA100 --length 2M --batch 1
+    \b
+    The numbers are arithmetic over data sheets (src/runnel/plans/devices.json), for comparing layouts with
+    each other; only memory is meant to be met.
+    """
+    from runnel.plans import Cluster, redundant_sharding
+
+    cluster = Cluster.parse(devices)
+    work = workload(pattern, d_model, layers, vocab_size, parse_length(length), batch)
+    found = redundant_sharding.plans(work, cluster)
+    if json:
+        kept = [{"name": str(plan.layout), **asdict(plan)} for plan in found[:show]]
+        _screen.print_json({"workload": asdict(work), "flops": work.flops, "layouts": kept})
+        return
+    print(f"{work.parameters:,} parameters, {work.tokens:,} tokens and {work.flops:.3g} operations a step")
+    for line in _screen.columns([HEADER, *[_row(plan) for plan in found[:show]]]):
+        print(line)
+    print(_why(found, cluster.device.memory))
+
+
+def parse_length(text: str) -> int:
+    """A number of tokens such as 4096, 64k or 1M."""
+    unit = UNITS.get(text[-1:], 1)
+    digits = text[:-1] if unit > 1 else text
+    if not digits.isdecimal() or int(digits) < 1:
+        raise ValueError(f"--length must be tokens such as 4096, 64k or 1M; got {text!r}")
+    return int(digits) * unit
+
+
+def workload(pattern: str, d_model: int, layers: int | None, vocab_size: int, length: int, rows: int) -> Workload:
+    """What a model of this pattern asks of a step, counted on tensors without memory."""
+    import torch
+
+    import runnel
+    from runnel.ops.attend import KeyValues
+    from runnel.plans import Workload
+    from runnel.state import leaves
+
+    if rows < 1:
+        raise ValueError(f"--batch must be at least 1; got {rows}")
+    with torch.device("meta"):
+        model = runnel.build(pattern, vocab_size, d_model, layers)
+        memories = [mixer.init_state(1) for mixer in model.mixers]
+    parameters = sum(p.numel() for p in model.parameters())
+    embedded = sum(p.numel() for p in model.embed.parameters())
+    caches = [cache for memory in memories for cache in _caches(memory, KeyValues)]
+    return Workload(
+        parameters=parameters,
+        matrices=parameters - embedded,
+        layers=len(memories),
+        d_model=d_model,
+        states=sum(x.numel() * x.element_size() for memory in memories for x in leaves(memory)),
+        keys=sum(2 * (cache.k.shape[2] * (cache.k.shape[3] + cache.v.shape[3])) for cache in caches),
+        attention=len(caches),
+        outcomes=vocab_size,
+        length=length,
+        rows=rows,
+    )
+
+
+def _caches(memory: object, kind: type) -> list[object]:
+    if isinstance(memory, kind):
+        return [memory]
+    return [found for child in memory for found in _caches(child, kind)] if isinstance(memory, tuple) else []
+
+
+HEADER = ["layout", "memory", "parameters", "optimizer", "activations", "sent", "step", "price"]
+
+
+def _row(plan: Plan) -> list[str]:
+    parts = [plan.memory["parameters"] + plan.memory["gradients"], plan.memory["optimizer"], plan.memory["activations"]]
+    sizes = [_screen.size(size) for size in (sum(plan.memory.values()), *parts, sum(plan.sent.values()))]
+    fits = "" if plan.fits else " (does not fit)"
+    return [f"{plan.layout}{fits}", *sizes, f"{plan.seconds:.3g} s", f"{plan.price:.3g} $"]
+
+
+def _why(found: list[Plan], memory: float) -> str:
+    best, possible = found[0], sum(plan.fits for plan in found)
+    if not best.fits:
+        least = _screen.size(sum(best.memory.values()))
+        return f"no layout of {len(found)} fits into {_screen.size(memory)}: the smallest takes {least}"
+    bound = "computing" if best.compute >= best.communication else "sending"
+    return (
+        f"first of the {possible} (of {len(found)}) that fit: a step of {best.compute:.3g} s of computing and "
+        f"{best.communication:.3g} s of sending, bound by {bound}"
+    )

@@ -1,0 +1,491 @@
+"""Forecaster: any model of windows over a frame of series, in the units and the columns of the frame.
+
+    f = Forecaster(h=24, freq="h", backbone="ridge")
+    f.fit(frame)                              # unique_id, ds, y in pandas or polars
+    f.predict(level=[90])                     # unique_id, ds, ridge, ridge-lo-90, ridge-hi-90
+
+fit: rows -> regular grids (`panel`) -> standardised per series (`scaling`) -> windows -> the model's own `fit`.
+Intervals come from the head's law, or, for models that give points, from errors on held-out windows (`conformal`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from runnel import catalog, patterns
+from runnel.forecast import auto, conformal, panel, scaling
+from runnel.forecast.panel import Columns, Panel
+from runnel.forecast.scaling import Scales
+from runnel.forecasters import backbone as backbones
+from runnel.forecasters.blend import Blend
+from runnel.head import Head
+from runnel.windows import FitConfig, FitReport, Law, SeriesTable, WindowModel, WindowSet, WindowShape, build
+
+Array = NDArray[Any]
+Progress = Callable[[float, str], None]
+LONGEST_LOOKBACK = 512
+BATCH = 1024
+AUTO_EVERY = 4
+FEATURES = 16
+"""Numbers that a model gives per value for a head to make its parameters from."""
+
+
+def _silent(done: float, text: str) -> None:
+    """No progress."""
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """What `fit` leaves: the model, what its data was scaled by, and held-out errors (N, H) in units of a series."""
+
+    model: WindowModel
+    panel: Panel
+    scales: Scales
+    static: pd.DataFrame | None
+    errors: Tensor
+    report: FitReport
+
+
+class Forecaster:
+    """Forecasts h steps of every series of a frame.
+
+    backbone: a page of `forecasters/` by name or Config, a pattern of mixers ("mamba2*2"), or "auto".
+    freq: a pandas offset ("h", "D", "MS") or a whole number; None tells it from the times.
+    head: a page of `heads/` with options, e.g. "student_t" or "quantile"; None gives points with conformal intervals.
+    lookback: rows of history that the model reads; None chooses by h, season and the length of the series.
+    season: rows of the main season; None is the usual one of freq (24 for "h").
+    past, future, static: columns of covariates known up to now, ahead of time, and one value a series.
+    together: series are the channels of one table instead of each for itself; they must begin and end together.
+    valid: rows at the end of each series that are held out for early stopping, choices and conformal errors; None: a
+        fifth, at least h.
+    fit: how a trained model is trained. id, time, target: names of columns.
+    """
+
+    def __init__(
+        self,
+        h: int,
+        freq: Any = None,
+        backbone: Any = "ridge",
+        head: str | None = None,
+        lookback: int | None = None,
+        season: int | None = None,
+        past: Sequence[str] = (),
+        future: Sequence[str] = (),
+        static: Sequence[str] = (),
+        together: bool = False,
+        valid: int | None = None,
+        fit: FitConfig | None = None,
+        seed: int = 0,
+        id: str = "unique_id",
+        time: str = "ds",
+        target: str = "y",
+    ) -> None:
+        for name, value in (("h", h), ("lookback", lookback), ("season", season), ("valid", valid)):
+            if value is not None and (not isinstance(value, int | np.integer) or value < 1):
+                raise ValueError(f"{name} must be a whole number of at least 1; got {value!r}")
+        if together and static:
+            raise ValueError("static covariates belong to series of their own; they have no meaning with together=True")
+        if together and (past or future):
+            raise ValueError("covariates belong to series of their own; with together=True make them series")
+        self.h, self.freq, self.head, self.lookback, self.season = h, freq, head, lookback, season
+        self.together, self.valid, self.seed = together, valid, seed
+        self.config = page_config(backbone)
+        self.columns = Columns(id, time, target, tuple(past), tuple(future), tuple(static))
+        self.fitting = fit or FitConfig(seed=seed)
+        self.fitted: Fitted | None = None
+        _head(head)  # raises early
+
+    @property
+    def name(self) -> str:
+        """What the column of forecasts is called: the page, or the pattern of a backbone."""
+        if isinstance(self.config, backbones.Config):
+            return self.config.pattern
+        if isinstance(self.config, auto.Config):
+            return "auto"
+        return catalog.page_name(self.config)
+
+    @property
+    def report(self) -> str:
+        """What "auto" blended, and what every candidate scored; for another model its validation loss."""
+        fitted = self._fitted()
+        if isinstance(fitted.model, Blend):
+            return auto.report(fitted.model)
+        return f"{self.name}: validation loss {fitted.report.valid_loss:.4f} in {fitted.report.seconds:.1f} s"
+
+    @property
+    def problems(self) -> dict[Any, str]:
+        """Series that were left out of the fit, and why."""
+        return dict(self._fitted().panel.problems)
+
+    @property
+    def gaps(self) -> pd.DataFrame:
+        """Where rows were missing inside a series."""
+        return self._fitted().panel.gaps
+
+    # ---- fitting ------------------------------------------------------------------------------------------------
+
+    def fit(self, df: Any, static_df: Any = None, progress: Progress = _silent) -> Forecaster:
+        """Learn from a long frame (pandas, polars, or a path of CSV or Parquet). ValueError names what is wrong."""
+        found = panel.make(panel.to_pandas(df), self.columns, self.freq)
+        static = self._static(static_df, found)
+        self.fitted = self._learn(found, static, None, progress)
+        return self
+
+    def partial_fit(self, df: Any, progress: Progress = _silent) -> Forecaster:
+        """Go on with further rows: they are joined to those seen, scales stay, and training starts from these weights.
+
+        A model in closed form is solved anew. Rows that were seen before are replaced.
+        """
+        if self.fitted is None:
+            return self.fit(df, progress=progress)
+        joined = self._joined(panel.to_pandas(df))
+        found = panel.make(joined, self.columns, self.fitted.panel.calendar.freq)
+        self.fitted = self._learn(found, self.fitted.static, self.fitted, progress)
+        return self
+
+    def _learn(self, found: Panel, static: pd.DataFrame | None, before: Fitted | None, progress: Progress) -> Fitted:
+        season = self.season or found.calendar.season
+        values, lengths = scaling.arranged(found, self.together)
+        held = self._held_out(lengths)
+        shape = before.model.shape if before else self._shape(values, lengths, held, season, static)
+        same = before is not None and np.array_equal(before.panel.ids, found.ids)
+        scales = before.scales if before is not None and same else self._scales(found, values, lengths, held)
+        table = self._table(found, scales, static, None)
+        train, valid = self._parts(table, shape, lengths, held)
+        model = before.model if before else build(self._config_for(shape), shape, self._make_head(), self.seed)
+        report = model.fit(train, valid, self.fitting, progress)
+        errors = conformal.errors(model, valid) if len(valid) else torch.zeros(0, self.h)
+        return Fitted(model, found, scales, static, errors, report)
+
+    def _held_out(self, lengths: Array) -> Array:
+        """Rows of every series that are held out; none where it is too short to spare them."""
+        wanted = np.full(len(lengths), self.valid) if self.valid else np.maximum(self.h, lengths // 5)
+        return np.where(lengths >= wanted + self.h + 1, wanted, 0)
+
+    def _shape(
+        self, values: Array, lengths: Array, held: Array, season: int, static: pd.DataFrame | None
+    ) -> WindowShape:
+        longest = int((lengths - held).max()) - self.h
+        if longest < 1:
+            needed = f"h + 1 = {self.h + 1} rows"
+            raise ValueError(f"at least one series must have {needed}; the longest has {int(lengths.max())}: lower h")
+        usual = int(np.quantile(lengths - held, 0.5)) - 2 * self.h
+        wanted = min(LONGEST_LOOKBACK, max(4 * self.h, 2 * season, 16))
+        history = self.lookback or max(1, min(wanted, max(usual, min(season, longest))))
+        if isinstance(self.config, auto.Config):
+            history = self.lookback or max(1, usual // 2)
+        if self.lookback and self.lookback > longest:
+            raise ValueError(f"lookback must be at most {longest} rows, with h = {self.h}; got {self.lookback}")
+        kinds = (len(self.columns.past), len(self.columns.future), 0 if static is None else static.shape[1])
+        shape = WindowShape(history, self.h, values.shape[1], *kinds, 1 if self.head is None else FEATURES, season)
+        if isinstance(self.config, auto.Config):  # no more history than its longest member reads
+            return replace(shape, history=auto.history(self._config_for(shape)))
+        return shape
+
+    def _scales(self, found: Panel, values: Array, lengths: Array, held: Array) -> Scales:
+        """Statistics of the rows before the held-out ones."""
+        loc, scale = scaling.statistics(values, lengths, lengths - held)
+        if self.together:
+            return Scales(loc, scale, np.zeros(0), np.ones(0))
+        place = np.arange(len(values)) - np.repeat(found.first_rows, lengths)
+        keep = place < np.repeat(lengths - held, lengths)
+        return Scales(loc, scale, *scaling.covariate_statistics(found.covariates, keep))
+
+    def _parts(
+        self, table: SeriesTable, shape: WindowShape, lengths: Array, held: Array
+    ) -> tuple[WindowSet, WindowSet]:
+        """Training windows, and held-out ones; a series too short for a whole history gives one padded window."""
+        ends = torch.from_numpy(lengths - held)
+        low = torch.minimum(torch.full_like(ends, shape.history), (ends - self.h).clamp(min=1))
+        train = table.windows(shape, low, ends)
+        valid = table.windows(shape, torch.where(ends < table.lengths, ends, table.lengths), table.lengths)
+        return train, valid if len(valid) else train.every(max(1, len(train) // 256))
+
+    # ---- forecasting --------------------------------------------------------------------------------------------
+
+    def predict(
+        self,
+        df: Any = None,
+        level: Sequence[float] | None = None,
+        quantiles: Sequence[float] | None = None,
+        futr_df: Any = None,
+    ) -> Any:
+        """A frame with a row for each series and step: the forecast, `-lo-90` and `-hi-90` for level 90, `-q-10`.
+
+        df: other rows, or other series, to forecast from; None goes on after the rows that were fitted. Series left out
+        have NaN. futr_df: the columns `future` for every step of every series.
+        """
+        fitted = self._fitted()
+        found = fitted.panel if df is None else self._panel(df)
+        scales = fitted.scales if df is None else self._scales_for(found)
+        self._quantile_columns(level or (), quantiles or ())  # raises before the work
+        table = self._table(found, scales, fitted.static, self._ahead(found, scales, futr_df))
+        out = self._laid_out(self._laws(table), found, scales, level or (), quantiles or ())
+        return panel.like(out, df if df is not None else futr_df)
+
+    def sample(self, n: int = 100, df: Any = None, futr_df: Any = None, seed: int | None = None) -> Any:
+        """A frame with n draws of every value: columns `{name}-sample-0` and so on.
+
+        From the head's law, each value for itself; without a head from held-out errors, whole paths of one window.
+        """
+        fitted = self._fitted()
+        found = fitted.panel if df is None else self._panel(df)
+        scales = fitted.scales if df is None else self._scales_for(found)
+        table = self._table(found, scales, fitted.static, self._ahead(found, scales, futr_df))
+        generator = torch.Generator().manual_seed(self.seed if seed is None else seed)
+        draws: list[list[Array]] = [[] for _ in range(n)]
+        for law in self._laws(table):
+            size = (*law.mean().shape,)
+            for drawn in draws:
+                noise = torch.rand(size, generator=generator).clamp(1e-6, 1 - 1e-6)
+                drawn.append((law.sample(noise) if self.head else self._drawn_error(law, noise)).numpy())
+        named = {f"{self.name}-sample-{i}": self._original(np.concatenate(d), scales) for i, d in enumerate(draws)}
+        return panel.like(self._frame(found, named), df if df is not None else futr_df)
+
+    def cross_validation(
+        self,
+        df: Any,
+        n_windows: int = 1,
+        step_size: int | None = None,
+        refit: bool = False,
+        level: Sequence[float] | None = None,
+        static_df: Any = None,
+        progress: Progress = _silent,
+    ) -> Any:
+        """Forecasts from n_windows cutoffs, the last one h rows before the end, `step_size` (h) rows apart.
+
+        Columns unique_id, ds, cutoff, y and the forecasts. refit: fit before every cutoff, else before the first only;
+        covariates known ahead are those of the frame. The forecaster itself is left as it was.
+        """
+        step = step_size or self.h
+        if n_windows < 1 or step < 1:
+            raise ValueError(f"n_windows and step_size must be at least 1; got {n_windows} and {step}")
+        frame = panel.to_pandas(df)
+        whole = panel.make(frame, self.columns, self.freq)
+        places = {id: i for i, id in enumerate(whole.ids)}
+        times, series = pd.to_numeric(frame[self.columns.time]).to_numpy(), frame[self.columns.id].map(places)
+        back, parts = (whole.lengths - self.h - (n_windows - 1) * step), []
+        if (back < 1).any():
+            name = whole.ids[int((back < 1).argmax())]
+            raise ValueError(
+                f"series must have more than {int(whole.lengths.max() - back.max())} rows; {name} has fewer"
+            )
+        other = self._copy()
+        for number in range(n_windows):
+            progress(number / n_windows, f"cutoff {number + 1} of {n_windows}")
+            cutoff = whole.calendar.shift(whole.starts_at, back - 1 + number * step)
+            limit = pd.to_numeric(pd.Series(cutoff)).to_numpy()
+            known = series.notna().to_numpy()
+            before = known.copy()
+            before[known] = times[known] <= limit[series[known].to_numpy().astype(int)]
+            seen = frame[before]
+            if number == 0 or refit:
+                other.fit(seen, static_df)
+            futr = frame[~before] if self.columns.future else None
+            forecast = panel.to_pandas(other.predict(seen, level=level, futr_df=futr))
+            cut = pd.Series(cutoff, index=whole.ids)
+            forecast.insert(2, "cutoff", cut.reindex(forecast[self.columns.id]).to_numpy())
+            parts.append(forecast)
+        joined = pd.concat(parts, ignore_index=True)
+        keys = [self.columns.id, self.columns.time]
+        truth = frame[[*keys, self.columns.target]].assign(**{keys[1]: panel._times(frame[keys[1]])})
+        merged = joined.merge(truth, on=keys, how="left")
+        merged.insert(3, self.columns.target, merged.pop(self.columns.target))
+        progress(1.0, "done")
+        return panel.like(merged, df)
+
+    # ---- parts --------------------------------------------------------------------------------------------------
+
+    def _laid_out(
+        self, laws: Sequence[Law], found: Panel, scales: Scales, level: Sequence[float], quantiles: Sequence[float]
+    ) -> pd.DataFrame:
+        """The frame of means and quantiles of the laws of all series, in their order."""
+        errors, named = self._fitted().errors, {self.name: [law.mean() for law in laws]}
+        for name, q in self._quantile_columns(level, quantiles):
+            if self.head is None:
+                shift = conformal.quantile(errors, q)[:, None]
+                named[name] = [law.mean() + shift for law in laws]
+            else:
+                named[name] = [law.quantile(q) for law in laws]
+        return self._frame(found, {name: self._original(torch.cat(v).numpy(), scales) for name, v in named.items()})
+
+    @torch.no_grad()
+    def _laws(self, table: SeriesTable) -> list[Law]:
+        model = self._fitted().model
+        return [model.law(window) for window in table.latest(model.shape).batches(BATCH)]
+
+    def _drawn_error(self, law: Law, noise: Tensor) -> Tensor:
+        errors = self._fitted().errors
+        if len(errors) == 0:
+            raise ValueError("draws need held-out windows to take errors from: series of more rows, or a shorter h")
+        rows = (noise[:, :1] * len(errors)).long().clamp(max=len(errors) - 1)
+        steps = torch.arange(self.h)[None, :, None]
+        return law.mean() + errors[rows, steps]
+
+    def _original(self, values: Array, scales: Scales) -> Array:
+        """(S, H, C) in units of the series, as (names, H) in those of the frame."""
+        back = values.astype(float) * scales.scale[:, None] + scales.loc[:, None]
+        return back[0].T if self.together else back[..., 0]
+
+    def _frame(self, found: Panel, named: dict[str, Array]) -> pd.DataFrame:
+        """A long frame of (names, H) arrays; series that were left out follow with NaN."""
+        times = found.calendar.after(found.last_times(), self.h)
+        ids = np.repeat(found.ids, self.h)
+        out = pd.DataFrame({self.columns.id: ids, self.columns.time: times.ravel()})
+        for name, values in named.items():
+            out[name] = values.ravel()
+        if not found.problems:
+            return out
+        lost = pd.DataFrame({self.columns.id: list(found.problems)})
+        return pd.concat([out, lost], ignore_index=True)
+
+    def _quantile_columns(self, levels: Sequence[float], quantiles: Sequence[float]) -> list[tuple[str, float]]:
+        columns = []
+        for level in levels:
+            if not 0 < level < 100:
+                raise ValueError(f"level must be in (0, 100), e.g. [80, 90]; got {level}")
+            tail = (1 - level / 100) / 2
+            columns += [(f"{self.name}-lo-{level:g}", tail), (f"{self.name}-hi-{level:g}", 1 - tail)]
+        for q in quantiles:
+            if not 0 < q < 1:
+                raise ValueError(f"quantiles must be in (0, 1); got {q}")
+            columns.append((f"{self.name}-q-{100 * q:g}", q))
+        return columns
+
+    def _panel(self, df: Any) -> Panel:
+        return panel.make(panel.to_pandas(df), self.columns, self._fitted().panel.calendar.freq)
+
+    def _scales_for(self, found: Panel) -> Scales:
+        """Scales of the fit for series that were in it, and of their own rows for new ones."""
+        fitted = self._fitted()
+        if self.together:
+            if not np.array_equal(found.ids, fitted.panel.ids):
+                raise ValueError("series that are forecast together must be those of the fit")
+            return fitted.scales
+        loc, scale = scaling.statistics(found.values[:, None], found.lengths, found.lengths)
+        place = {id: i for i, id in enumerate(fitted.panel.ids)}
+        seen = np.array([place.get(id, -1) for id in found.ids])
+        old = seen >= 0
+        loc[old], scale[old] = fitted.scales.loc[seen[old]], fitted.scales.scale[seen[old]]
+        return replace(fitted.scales, loc=loc, scale=scale)
+
+    def _table(self, found: Panel, scales: Scales, static: pd.DataFrame | None, ahead: Array | None) -> SeriesTable:
+        rows = None
+        if static is not None:
+            missing = [id for id in found.ids if id not in static.index]
+            if missing:
+                raise ValueError(f"static covariates must be given for every series; {missing[0]!r} has none")
+            rows = torch.tensor(static.loc[found.ids].to_numpy()).float()
+        return scaling.table(found, scales, len(self.columns.past), self.together, ahead, rows)
+
+    def _static(self, static_df: Any, found: Panel) -> pd.DataFrame | None:
+        """Standardised, by series."""
+        names = list(self.columns.static)
+        if not names:
+            return None
+        if static_df is None:
+            raise ValueError(f"static covariates {names} need static_df, a row a series")
+        table = panel.to_pandas(static_df).set_index(self.columns.id)
+        if missing := [name for name in names if name not in table.columns]:
+            raise ValueError(f"static_df must have the columns {names}; it lacks {missing}")
+        values = table[names].astype(float)
+        kept = values[values.index.isin(found.ids)]
+        return ((values - kept.mean()) / kept.std(ddof=0).replace(0.0, 1.0).fillna(1.0)).fillna(0.0)
+
+    def _ahead(self, found: Panel, scales: Scales, futr_df: Any) -> Array | None:
+        """Covariates known ahead over all rows and h more of every series, standardised."""
+        names = list(self.columns.future)
+        if not names:
+            return None
+        if futr_df is None:
+            raise ValueError(
+                f"covariates {names} need futr_df: their values for the next {self.h} times of every series"
+            )
+        frame, past = panel.to_pandas(futr_df), len(self.columns.past)
+        keys = [self.columns.id, self.columns.time]
+        if missing := [name for name in (*keys, *names) if name not in frame.columns]:
+            raise ValueError(f"futr_df must have the columns {[*keys, *names]}; it lacks {missing}")
+        frame = frame.assign(**{keys[1]: panel._times(frame[keys[1]])})
+        wanted = self._frame(replace(found, problems={}), {})
+        given = wanted.merge(frame[[*keys, *names]].drop_duplicates(keys), on=keys, how="left")[names].to_numpy(float)
+        lacking = ~np.isfinite(given).all(1)
+        if lacking.any():
+            row = wanted.iloc[int(lacking.argmax())]
+            first = f"the first is {row[keys[0]]!r} at {row[keys[1]]}"
+            raise ValueError(
+                f"futr_df must have finite values at every step; {int(lacking.sum())} are missing, {first}"
+            )
+        loc, scale = scales.covariate_loc[past:], scales.covariate_scale[past:]
+        history = (scaling.filled(found.covariates, found.lengths)[:, past:] - loc) / scale
+        parts = np.split(history, found.lengths.cumsum()[:-1])
+        ahead = ((given - loc) / scale).reshape(len(found.ids), self.h, -1)
+        return np.concatenate([row for pair in zip(parts, ahead, strict=True) for row in pair])
+
+    def _joined(self, new: pd.DataFrame) -> pd.DataFrame:
+        """The rows of the fit and further ones; a new row of a known time takes the place of the old one."""
+        found = self._fitted().panel
+        steps = np.arange(len(found.values)) - np.repeat(found.first_rows, found.lengths)
+        times = found.calendar.shift(np.repeat(found.starts_at, found.lengths), steps)
+        keys = [self.columns.id, self.columns.time]
+        old = pd.DataFrame({keys[0]: np.repeat(found.ids, found.lengths), keys[1]: times})
+        old[self.columns.target] = found.values
+        for at, name in enumerate((*self.columns.past, *self.columns.future)):
+            old[name] = found.covariates[:, at]
+        new = new.assign(**{keys[1]: panel._times(new[keys[1]]).astype(old[keys[1]].dtype)})
+        return pd.concat([old, new[old.columns]], ignore_index=True).drop_duplicates(keys, keep="last")
+
+    def _config_for(self, shape: WindowShape) -> Any:
+        """The Config of the model: for "auto" a blend of what the windows have room for."""
+        if isinstance(self.config, auto.Config):
+            return auto.config(shape, shape.history, AUTO_EVERY, self.config.budget)
+        return self.config
+
+    def _make_head(self) -> Callable[[int], Head] | None:
+        return _head(self.head)
+
+    def _copy(self) -> Forecaster:
+        """The same settings, not fitted."""
+        other = object.__new__(Forecaster)
+        other.__dict__ = {**self.__dict__, "fitted": None}
+        return other
+
+    def _fitted(self) -> Fitted:
+        if self.fitted is None:
+            raise ValueError("the forecaster must be fitted first: call fit(df)")
+        return self.fitted
+
+
+def page_config(backbone: Any) -> Any:
+    """The Config that is meant by the name of a page, a Config, a pattern of mixers, or "auto"."""
+    if not isinstance(backbone, str):
+        return backbone
+    if backbone == "auto":
+        return auto.Config()
+    if backbone in catalog.names("forecasters"):
+        return catalog.default_config("forecasters", backbone)
+    try:
+        patterns.parse(backbone, "swiglu")
+    except ValueError as error:
+        known = ", ".join(catalog.names("forecasters"))
+        raise ValueError(f"backbone must be one of {known}, or a pattern of mixers; {error}") from None
+    return backbones.Config(backbone)
+
+
+def _head(text: str | None) -> Callable[[int], Head] | None:
+    """What makes the head that is meant by a page of `heads/` with options."""
+    if text is None:
+        return None
+    part = patterns.parse_part(text, "heads")
+    page = catalog.page("heads", part.name)
+    config = part.config(page)
+    if part.name in ("categorical", "self_terminating"):
+        raise ValueError(f"a forecast needs a head of values; {part.name} is one of tokens")
+    return lambda width: catalog.class_in(page, Head)(width, 1, config)

@@ -1,0 +1,275 @@
+"""The store: states in memory, and beyond its budget on disk, where they outlive the process.
+
+A state is acknowledged when its file (safetensors) and then its line in the index (SQLite) are on disk; a file without
+a line is swept away at the next start, so that a crash leaves whole states or none. Every file is sealed with a secret
+of the store: one that was damaged, or made elsewhere, is never given to a model. Files are named by the store alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import logging
+import secrets
+import sqlite3
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from filelock import FileLock, Timeout
+
+from runnel.model import TextModel
+from runnel.state import Place, State, leaves
+from runnel.storage import read_tensors, write_atomically
+
+log = logging.getLogger("runnel.serve")
+DOCUMENT, PREFIX = "document", "prefix"
+"""What was asked to be kept, and what is kept as long as there is room."""
+COLUMNS = "id, owner, kind, name, digest, tokens, newest, bytes, created"
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS states (
+    id TEXT PRIMARY KEY, owner TEXT NOT NULL, kind TEXT NOT NULL, name TEXT NOT NULL, digest TEXT NOT NULL,
+    tokens INTEGER NOT NULL, newest INTEGER, bytes INTEGER NOT NULL, created INTEGER NOT NULL,
+    model TEXT NOT NULL, used INTEGER NOT NULL
+);
+CREATE INDEX IF NOT EXISTS owners ON states (model, owner, kind, created);
+CREATE INDEX IF NOT EXISTS ages ON states (kind, used);
+"""
+
+
+class Full(Exception):
+    """No room for what was asked to be kept."""
+
+
+class Entry(NamedTuple):
+    """A line of the index. tokens: how many the state has read. newest: the token after them. digest: of a prefix."""
+
+    id: str
+    owner: str
+    kind: str
+    name: str
+    digest: str
+    tokens: int
+    newest: int | None
+    bytes: int
+    created: int
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Bytes in memory, and on disk."""
+
+    memory: int = 256 << 20
+    disk: int = 4 << 30
+
+
+class Store:
+    """States of one model in a folder. Safe for many threads of one process. on_drop: told of every entry that goes."""
+
+    def __init__(self, folder: Path, model: TextModel, budget: Budget) -> None:
+        self.folder, self.model, self.budget = folder, model, budget
+        self.bodies = folder / "bodies"
+        self.bodies.mkdir(parents=True, exist_ok=True)
+        self._alone = FileLock(folder / ".lock")
+        try:
+            self._alone.acquire(timeout=0)
+        except Timeout:
+            raise ValueError(f"another server keeps its states in {folder}: give another --states") from None
+        self.fingerprint = model.fingerprint()
+        self._lock, self._memory, self._held = threading.RLock(), OrderedDict[str, State](), 0
+        self._secret = _secret(folder / "secret")
+        self._index = sqlite3.connect(folder / "index.sqlite", check_same_thread=False, isolation_level=None)
+        self._index.execute("PRAGMA journal_mode = WAL")
+        self._index.execute("PRAGMA synchronous = FULL")
+        self._index.executescript(SCHEMA)
+        self.on_drop: Callable[[Entry], None] = lambda entry: None
+        (self._clock,) = self._index.execute("SELECT COALESCE(MAX(used), 0) FROM states").fetchone()
+        self._sweep()
+        (self._on_disk,) = self._index.execute("SELECT COALESCE(SUM(bytes), 0) FROM states").fetchone()
+
+    def close(self) -> None:
+        with self._lock:
+            self._index.close()
+            self._alone.release()
+
+    # ---- what is there ------------------------------------------------------------------------------------------
+
+    def find(self, owner: str, identity: str) -> Entry | None:
+        """An owner's own document."""
+        found = self._rows("id = ? AND owner = ? AND kind = ?", (identity, owner, DOCUMENT))
+        return found[0] if found else None
+
+    def documents(self, owner: str, count: int, after: str | None = None) -> list[Entry]:
+        """An owner's documents, the newest first; after: go on behind this one."""
+        seen = self.find(owner, after) if after is not None else None
+        before = (2**62, "") if seen is None else (seen.created, seen.id)
+        where = "owner = ? AND kind = ? AND (created, id) < (?, ?) ORDER BY created DESC, id DESC LIMIT ?"
+        return self._rows(where, (owner, DOCUMENT, *before, count))
+
+    def prefixes(self) -> list[Entry]:
+        return self._rows("kind = ?", (PREFIX,))
+
+    def kept(self, owner: str) -> int:
+        """Bytes of an owner's documents."""
+        query = "SELECT COALESCE(SUM(bytes), 0) FROM states WHERE model = ? AND owner = ? AND kind = ?"
+        with self._lock:
+            return int(self._index.execute(query, (self.fingerprint, owner, DOCUMENT)).fetchone()[0])
+
+    @property
+    def memory_bytes(self) -> int:
+        return self._held
+
+    @property
+    def disk_bytes(self) -> int:
+        return self._on_disk
+
+    # ---- keeping and giving -------------------------------------------------------------------------------------
+
+    def keep(
+        self, owner: str, place: Place, newest: int | None, name: str = "", digest: str = "", kind: str = DOCUMENT
+    ) -> Entry:
+        """Keep the state of one row, on disk when this returns. Full when there is no room on disk."""
+        state = place[0].fork([place[1]])  # a copy, without the company and the room to grow of what was written
+        entry = Entry(
+            id=secrets.token_hex(12),
+            owner=owner,
+            kind=kind,
+            name=name,
+            digest=digest,
+            tokens=int(state.lengths[0]),
+            newest=newest,
+            bytes=state.nbytes,
+            created=int(time.time()),
+        )
+        self._make_room(entry.bytes)
+        try:
+            state.save(self._body(entry.id), self._notes(state, newest))
+        except OSError as error:
+            raise Full(f"the disk is full: {error.strerror or error}") from None
+        with self._lock:
+            self._clock += 1
+            try:
+                self._index.execute(
+                    f"INSERT INTO states ({COLUMNS}, model, used) VALUES ({', '.join('?' * 11)})",
+                    (*entry, self.fingerprint, self._clock),
+                )
+            except sqlite3.OperationalError as error:
+                self._body(entry.id).unlink(missing_ok=True)
+                raise Full(f"the index could not be written: {error}") from None
+            self._on_disk += entry.bytes
+            self._remember(entry.id, state)
+        return entry
+
+    def state(self, entry: Entry) -> State | None:
+        """The state of an entry. None, and the entry is gone, when its file is missing or damaged."""
+        with self._lock:
+            state = self._memory.get(entry.id)
+            self._clock += 1
+            self._index.execute("UPDATE states SET used = ? WHERE id = ?", (self._clock, entry.id))
+            if state is not None:
+                self._memory.move_to_end(entry.id)
+                return state
+        try:
+            state, _ = self.read(self._body(entry.id))
+        except FileNotFoundError:
+            self.drop(entry)
+            return None
+        except (ValueError, OSError) as error:
+            log.warning("a kept state cannot be used: %s", error)
+            self.drop(entry)
+            return None
+        with self._lock:
+            self._remember(entry.id, state)
+        return state
+
+    def drop(self, entry: Entry) -> None:
+        with self._lock:
+            if self._index.execute("DELETE FROM states WHERE id = ?", (entry.id,)).rowcount:
+                self._on_disk -= entry.bytes
+            self._forget(entry.id)
+            self._body(entry.id).unlink(missing_ok=True)
+        self.on_drop(entry)
+
+    def file(self, entry: Entry) -> Path:
+        """The file of an entry, to be copied: `read` takes it again, of any store with the same secret."""
+        return self._body(entry.id)
+
+    def read(self, path: Path) -> tuple[State, int | None]:
+        """A state and its newest token from a file. ValueError unless this store has sealed it."""
+        state, notes = State.load(path, self.model), read_tensors(path)[1]
+        newest = None if "newest" not in notes else int(json.loads(notes["newest"]))
+        if not hmac.compare_digest(notes.get("seal", ""), self._seal(state, newest)):
+            raise ValueError("the state file was not made by this server, or is damaged")
+        return state, newest
+
+    # ---- inside -------------------------------------------------------------------------------------------------
+
+    def _rows(self, where: str, values: tuple[object, ...]) -> list[Entry]:
+        with self._lock:
+            query = f"SELECT {COLUMNS} FROM states WHERE model = ? AND {where}"
+            return [Entry(*row) for row in self._index.execute(query, (self.fingerprint, *values))]
+
+    def _body(self, identity: str) -> Path:
+        return self.bodies / f"{identity}.safetensors"
+
+    def _notes(self, state: State, newest: int | None) -> dict[str, str]:
+        notes = {"seal": self._seal(state, newest)}
+        return notes if newest is None else {**notes, "newest": json.dumps(newest)}
+
+    def _seal(self, state: State, newest: int | None) -> str:
+        """A digest of everything in a state that only who knows the secret can make."""
+        digest = hmac.new(self._secret, f"{state.identify()} {newest}".encode(), hashlib.sha256)
+        for leaf in [*leaves(state.layers), state.lengths]:
+            plain = leaf.detach().cpu().contiguous()
+            digest.update(f"{plain.dtype} {tuple(plain.shape)}".encode())
+            digest.update(plain.flatten().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
+    def _remember(self, identity: str, state: State) -> None:
+        self._forget(identity)
+        self._memory[identity] = state
+        self._held += state.nbytes
+        while self._held > self.budget.memory and self._memory:
+            self._forget(next(iter(self._memory)))
+
+    def _forget(self, identity: str) -> None:
+        state = self._memory.pop(identity, None)
+        if state is not None:
+            self._held -= state.nbytes
+
+    def _make_room(self, needed: int) -> None:
+        """Drop the prefixes that were used longest ago. Full when documents alone leave no room."""
+        with self._lock:
+            query = f"SELECT {COLUMNS} FROM states WHERE kind = ? ORDER BY used LIMIT 1"
+            while self._on_disk + needed > self.budget.disk:
+                oldest = self._index.execute(query, (PREFIX,)).fetchone()
+                if oldest is None:
+                    raise Full(f"the states on disk may take {self.budget.disk} bytes")
+                self.drop(Entry(*oldest))
+
+    def _sweep(self) -> None:
+        """Make files and index agree after a crash."""
+        known = {row[0] for row in self._index.execute("SELECT id FROM states")}
+        there = {path.stem for path in self.bodies.glob("*.safetensors")}
+        for path in self.bodies.iterdir():
+            if path.suffix != ".safetensors" or path.stem not in known:
+                path.unlink()
+        self._index.executemany("DELETE FROM states WHERE id = ?", [(identity,) for identity in known - there])
+
+
+def _secret(path: Path) -> bytes:
+    if not path.exists():
+        write_atomically(path, lambda target: _write_private(target, secrets.token_bytes(32)))
+        path.chmod(0o600)
+    return path.read_bytes()
+
+
+def _write_private(path: Path, content: bytes) -> None:
+    path.chmod(0o600)
+    path.write_bytes(content)

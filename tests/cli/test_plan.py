@@ -1,0 +1,41 @@
+"""`runnel plan`: layouts of a run, the best first."""
+
+import json
+
+import pytest
+
+import runnel
+from runnel.cli import run
+from runnel.cli.plan import workload
+
+
+def test_a_published_run_is_possible(capsys):
+    assert run(["plan", "gla*16", "--devices", "64xA100", "--length", "2M", "--batch", "1", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    best = found["layouts"][0]
+    assert best["fits"] and best["layout"]["sequence"] == 64
+    assert sum(best["memory"].values()) < 80e9
+    assert found["workload"]["attention"] == 0
+
+
+def test_the_table_says_why(capsys):
+    assert run(["plan", "(mamba2, attention)*2", "--devices", "8xH100", "--d-model", "256", "--batch", "8"]) == 0
+    assert "that fit: a step of" in capsys.readouterr().out
+    assert run(["plan", "attention*48", "--devices", "1xV100", "--d-model", "8192", "--batch", "1"]) == 0
+    assert "no layout of 2 fits into 32.0 GB" in capsys.readouterr().out
+
+
+def test_parameters_and_states_are_those_of_the_model():
+    model = runnel.build("(gla, attention)", 50, 32)
+    work = workload("(gla, attention)", 32, None, 50, 128, 2)
+    assert work.parameters == sum(p.numel() for p in model.parameters())
+    assert work.parameters - work.matrices == 50 * 32
+    assert work.states == model.init_state(1).nbytes - 8  # but the count of tokens seen
+    assert (work.attention, work.keys) == (1, 2 * 2 * 32)
+
+
+@pytest.mark.parametrize("bad", [["--devices", "lots"], ["--length", "1T"], ["--batch", "0"]])
+def test_mistakes_are_one_line(capsys, bad):
+    assert run(["plan", "gla", *bad]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "must be" in error

@@ -1,0 +1,27 @@
+import pytest
+
+from runnel.interop.families import nemotron_h
+
+from .support import DECODER, Family
+
+SMALL = {
+    **{field: value for field, value in DECODER.items() if field != "num_hidden_layers"}, "head_dim": 8,
+    "layers_block_type": ["mamba", "mlp", "attention", "mamba", "mlp"], "mamba_num_heads": 8, "mamba_head_dim": 4,
+    "ssm_state_size": 8, "n_groups": 2,
+}  # fmt: skip
+
+
+class TestNemotronH(Family):
+    CASES = {
+        "nemotron_h": ("NemotronHConfig", SMALL),
+        "nemotron_h_biases": ("NemotronHConfig", {**SMALL, "use_bias": True, "mlp_bias": True}),
+    }
+
+
+@pytest.mark.parametrize(
+    ("letters", "message"),
+    [("M-E", "with layers of 'E' is not supported"), ("-M", "must follow a mixer; layer 0"), ("M--", "layer 2")],
+)
+def test_what_is_refused(letters, message):
+    with pytest.raises(ValueError, match=message):
+        nemotron_h._layers({"layers_block_type": None, "hybrid_override_pattern": letters})

@@ -1,0 +1,63 @@
+"""Layouts: all of them looked at, memory as measured, published runs possible."""
+
+import pytest
+
+from runnel.plans import Cluster, Workload
+from runnel.plans.redundant_sharding import Config, Layout, estimate, plans, reference
+
+BILLION = Workload(
+    parameters=1_000_000_000,
+    matrices=900_000_000,
+    layers=16,
+    d_model=2048,
+    states=16 * 16 * 128 * 128 * 4,
+    keys=0,
+    attention=0,
+    outcomes=32_000,
+    length=1 << 21,
+    rows=1,
+)
+
+
+def test_the_first_plan_is_the_exhaustive_best():
+    for devices, rows in (("16xH100", 16), ("64xA100", 4), ("2xV100", 2)):
+        cluster = Cluster.parse(devices)
+        work = Workload(**{**vars(BILLION), "rows": rows, "length": 1 << 16})
+        best = plans(work, cluster)[0]
+        assert (best.layout if best.fits else None) == reference(work, cluster, Config())
+
+
+@pytest.mark.parametrize(("devices", "length"), [("64xA100", 1 << 21), ("128xA100", 1 << 22)])
+def test_published_runs_are_possible(devices, length):
+    work = Workload(**{**vars(BILLION), "length": length})
+    best = plans(work, Cluster.parse(devices))[0]
+    assert best.fits and best.layout.sequence == int(devices.split("x")[0])
+
+
+def test_one_device_cannot_hold_what_64_can():
+    assert not any(plan.fits for plan in plans(BILLION, Cluster.parse("1xA100")))
+
+
+def test_what_layers_send_grows_only_with_attention():
+    cluster, layout = Cluster.parse("8xH100"), Layout(8, 1, 8, 8, False)
+    sent = []
+    for keys, length in ((0, 1 << 10), (0, 1 << 16), (512, 1 << 10), (512, 1 << 16)):
+        work = Workload(**{**vars(BILLION), "states": 0 if keys else 4096, "keys": keys, "length": length})
+        sent.append(estimate(work, cluster, layout, Config()).sent["sequence"])
+    assert sent[0] == sent[1] and sent[3] == 64 * sent[2]
+
+
+def test_cutting_more_takes_less_memory_and_sends_more():
+    cluster, work = Cluster.parse("8xH100"), Workload(**{**vars(BILLION), "rows": 8, "length": 1024})
+    whole, cut = [estimate(work, cluster, Layout(1, n, n, n, False), Config()) for n in (1, 8)]
+    assert cut.memory["parameters"] * 8 == whole.memory["parameters"]
+    assert sum(cut.sent.values()) > sum(whole.sent.values())
+
+
+def test_bad_questions_are_refused():
+    with pytest.raises(ValueError, match="devices must be like 64xH100; got 'many'"):
+        Cluster.parse("many")
+    with pytest.raises(ValueError, match="no device is called 'H101'; did you mean 'H100'"):
+        Cluster.parse("4xH101")
+    with pytest.raises(ValueError, match="must be shared evenly by 3 devices"):
+        plans(BILLION, Cluster.parse("3xA100"))
