@@ -27,7 +27,7 @@ from torch.nn.functional import logsigmoid, silu
 from runnel.lineage import Lineage
 from runnel.mixer import Mixer, head_width, linear, parameter
 from runnel.ops import conv
-from runnel.ops.matrix_cell import Cell, matrix_cell, reference
+from runnel.ops.matrix_cell import Cell, Tokens, matrix_cell, reference
 from runnel.ops.stable import Level
 
 PAPERS = {"xLSTM: Extended Long Short-Term Memory": "2405.04517"}
@@ -70,19 +70,18 @@ class MLSTM(Mixer):
         self, x: Float[Tensor, "B T D"], state: State, lineage: Lineage
     ) -> tuple[Float[Tensor, "B T D"], State]:
         smooth, tail = conv.causal_conv(x, self.conv_weight, None, state.tail, lineage)
-        y, cell = matrix_cell(*self._project(x, smooth), state.cell, lineage)
+        y, cell = matrix_cell(self._project(x, smooth), state.cell, lineage)
         return self._output(y, x), State(tail, cell)
 
     def reference(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
         smooth, _ = conv.reference(x, self.conv_weight, None, self.init_state(x.shape[0]).tail)
-        return self._output(reference(*self._project(x, smooth)), x)
+        return self._output(reference(self._project(x, smooth)), x)
 
-    def _project(self, x: Tensor, smooth: Tensor) -> tuple[Tensor, ...]:
-        """q, k, v (B, T, H, K), then i and log sigmoid(f) (B, T, H)."""
+    def _project(self, x: Tensor, smooth: Tensor) -> Tokens:
         q, k = self.qk(silu(smooth)).unflatten(-1, (2, self.heads, self.width)).unbind(-3)
         i, f = self.gates(x).chunk(2, dim=-1)
         v = self.v(x).unflatten(-1, (self.heads, self.width))
-        return q, k * self.width**-0.5, v, i + self.i_bias, logsigmoid(f + self.f_bias)
+        return Tokens(q, k * self.width**-0.5, v, i + self.i_bias, logsigmoid(f + self.f_bias))
 
     def _output(self, y: Tensor, x: Tensor) -> Tensor:
         flat = y.to(x.dtype).flatten(-2)

@@ -26,7 +26,7 @@ from torch.nn.functional import layer_norm, logsigmoid
 
 from runnel.lineage import Lineage
 from runnel.mixer import Mixer, linear, parameter
-from runnel.ops.matrix_cell import Cell, matrix_cell, reference
+from runnel.ops.matrix_cell import Cell, Tokens, matrix_cell, reference
 from runnel.ops.stable import Level
 from runnel.state import Memory
 
@@ -73,21 +73,21 @@ class XLSTMLarge(Mixer):
     def forward(
         self, x: Float[Tensor, "B T D"], state: Cell, lineage: Lineage
     ) -> tuple[Float[Tensor, "B T D"], Memory]:
-        *read, o = self._project(x)
-        y, cell = matrix_cell(*read, state, lineage)
+        tokens, o = self._project(x)
+        y, cell = matrix_cell(tokens, state, lineage)
         return self._output(y, o), cell
 
     def reference(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
-        *read, o = self._project(x)
-        return self._output(reference(*read), o)
+        tokens, o = self._project(x)
+        return self._output(reference(tokens), o)
 
-    def _project(self, x: Tensor) -> tuple[Tensor, ...]:
-        """q, k (B, T, H, K), v (B, T, H, V), i and log sigmoid(f) (B, T, H), and the output gate (B, T, H V)."""
+    def _project(self, x: Tensor) -> tuple[Tokens, Tensor]:
+        """What the cell is given, and the output gate (B, T, H V)."""
         heads, cap = self.config.heads, self.config.cap
         q, k, v, o = self.qkvo(x).split(self.sizes, dim=-1)
         q, k, v = [y.unflatten(-1, (heads, -1)) for y in (q, k, v)]
         i, f = (cap * ((self.gates(x) + torch.cat([self.i_bias, self.f_bias])) / cap).tanh()).chunk(2, dim=-1)
-        return q, k * k.shape[-1] ** -0.5, v, i, logsigmoid(f), o
+        return Tokens(q, k * k.shape[-1] ** -0.5, v, i, logsigmoid(f)), o
 
     def _output(self, y: Tensor, o: Tensor) -> Tensor:
         normed = layer_norm(y, y.shape[-1:], eps=self.config.norm_eps).flatten(-2).to(o.dtype)

@@ -32,14 +32,19 @@ class Cell(NamedTuple):
     memory: Tensor  # (B, H, K, V+1): C transposed, and n as one more value column, of ones
 
 
-def reference(
-    q: Float[Tensor, "B T H K"],
-    k: Float[Tensor, "B T H K"],
-    v: Float[Tensor, "B T H V"],
-    i: Float[Tensor, "B T H"],
-    log_f: Float[Tensor, "B T H"],
-) -> Float[Tensor, "B T H V"]:
+class Tokens(NamedTuple):
+    """What the cell is given of every token. log_f <= 0."""
+
+    q: Float[Tensor, "B T H K"]
+    k: Float[Tensor, "B T H K"]
+    v: Float[Tensor, "B T H V"]
+    i: Float[Tensor, "B T H"]
+    log_f: Float[Tensor, "B T H"]
+
+
+def reference(tokens: Tokens) -> Float[Tensor, "B T H V"]:
     """The literal loop over fresh rows."""
+    q, k, v, i, log_f = tokens
     c, n, m, outputs = q.new_zeros(()), q.new_zeros(()), None, []
     for t in range(q.shape[1]):
         new_m = i[:, t] if m is None else torch.maximum(log_f[:, t] + m, i[:, t])
@@ -52,16 +57,9 @@ def reference(
     return torch.stack(outputs, dim=1)
 
 
-def matrix_cell(
-    q: Float[Tensor, "B T H K"],
-    k: Float[Tensor, "B T H K"],
-    v: Float[Tensor, "B T H V"],
-    i: Float[Tensor, "B T H"],
-    log_f: Float[Tensor, "B T H"],
-    cell: Cell,
-    lineage: Lineage,
-) -> tuple[Float[Tensor, "B T H V"], Memory]:
-    """h along the lineage, and the cell after it (pending after a tree). log_f <= 0."""
+def matrix_cell(tokens: Tokens, cell: Cell, lineage: Lineage) -> tuple[Float[Tensor, "B T H V"], Memory]:
+    """h along the lineage, and the cell after it (pending after a tree)."""
+    q, k, v, i, log_f = tokens
     gate, level = weigh(i, log_f, cell.level, lineage)
     values = pad(v, (0, 1), value=1.0)
     y, memory = outer_scan(q, gate.write[..., None] * k, values, gate.log_keep, cell.memory, lineage)
