@@ -35,7 +35,9 @@ def shard(model: Model, devices: DeviceMesh) -> None:
     treatments = {name: vars(parameter) for name, parameter in model.named_parameters()}
     everyone = init_device_mesh(devices.device_type, (devices.size(),))
     for part in [*model.layers, model]:  # all are cut again after a forward pass: a validation leaves nothing whole
-        fully_shard(part, mesh=everyone, reshard_after_forward=True).set_gradient_divide_factor(1.0)
+        cut = fully_shard(part, mesh=everyone, reshard_after_forward=True)
+        cut.set_gradient_divide_factor(1.0)
+        cut.set_force_sum_reduction_for_comms(True)  # gloo sums, but cannot scale while it does
     register_fsdp_forward_method(model, "features")
     warnings.filterwarnings("ignore", message=".*returned a view tensor")  # a memory, never changed in place
     for name, parameter in model.named_parameters():  # FSDP2 made new ones
