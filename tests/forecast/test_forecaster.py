@@ -109,6 +109,19 @@ def test_covariates_known_ahead_are_asked_for_and_checked():
         f.predict(futr_df=futr[~((futr["unique_id"] == "s1") & (futr["ds"] == times[1]))])
 
 
+def test_covariates_known_ahead_help_a_model_that_reads_them():
+    rng = np.random.default_rng(0)
+    data = frame(series=2, rows=400).assign(promo=lambda d: (rng.random(len(d)) < 0.3).astype(float))
+    data["y"] += 5 * data["promo"]
+    quick = FitConfig(steps=200, lr=3e-3, valid_every=50)
+    errors = []
+    for future in ([], ["promo"]):
+        f = Forecaster(h=6, freq="h", backbone="tide", future=future, lookback=24, fit=quick)
+        out = f.cross_validation(data, n_windows=3)
+        errors.append((out["tide"] - out["y"]).abs().mean())
+    assert errors[1] < 0.7 * errors[0]
+
+
 def test_partial_fit_goes_on_with_new_rows():
     data = frame(rows=220)
     cut = pd.Timestamp("2024-01-01") + pd.Timedelta("200h")

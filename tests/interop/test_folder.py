@@ -179,3 +179,12 @@ def test_only_what_was_imported_is_exported(checkpoint):
     runnel.save(runnel.build("mamba", 300, 8), checkpoint.parent / "own")
     with pytest.raises(ValueError, match="must be a run that `runnel import` made"):
         interop.export_run(checkpoint.parent / "own", checkpoint.parent / "out")
+
+
+def test_what_is_no_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(FileNotFoundError, match="some/model is no folder, and the Hub does not give it"):
+        interop.load("some/model")
+    with pytest.raises(FileNotFoundError, match=r"nowhere.config.json does not exist"):
+        interop.load("nowhere")

@@ -2,6 +2,7 @@ import torch
 from torch.nn.functional import logsigmoid
 
 from runnel.ops import conv
+from runnel.ops.matrix_cell import Tokens
 
 from .support import close, mixer, normal, run
 
@@ -47,6 +48,6 @@ def test_a_pair_is_stored_and_read_back():
     made = mixer("mlstm", head_dim=8)
     q = k = torch.eye(8, dtype=torch.float64)[None, [2, 5, 2], None]
     v, gates = normal(1, 3, 1, 8), torch.tensor([[[3.0], [3.0], [-50.0]]], dtype=torch.float64)
-    made._project = lambda x, smooth: (q, k, v, gates, torch.zeros_like(gates))
+    made._project = lambda x, smooth: Tokens(q, k, v, gates, torch.zeros_like(gates))
     made._output = lambda y, x: y[:, :, 0]
     close(run(made, normal(1, 3, 8))[:, -1], v[:, 0, 0])

@@ -136,7 +136,8 @@ def test_shares_are_all_rows_once(text):
 
 
 def test_the_command_under_torchrun(text, tmp_path):
-    options = ["--model", "mingru", "--d-model", "8", "--length", "16", "--steps", "3", "--batch", "2"]
+    options = ["--model", "mingru", "--d-model", "8", "--length", "16", "--steps", "3", "--batch", "2", "--shard"]
+    options += ["--mesh", "sequence=2"]
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "runnel", "train"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(

@@ -10,8 +10,10 @@ import typer
 from runnel.cli import _screen
 
 if TYPE_CHECKING:
+    from runnel.ops.attend import KeyValues
     from runnel.plans import Workload
     from runnel.plans.redundant_sharding import Plan
+    from runnel.state import Memory
 
 UNITS = {"k": 1 << 10, "M": 1 << 20}
 
@@ -91,7 +93,8 @@ def workload(pattern: str, d_model: int, layers: int | None, vocab_size: int, le
     )
 
 
-def _caches(memory: object, kind: type) -> list[object]:
+def _caches(memory: Memory, kind: type[KeyValues]) -> list[KeyValues]:
+    """The attention memories of a layer."""
     if isinstance(memory, kind):
         return [memory]
     return [found for child in memory for found in _caches(child, kind)] if isinstance(memory, tuple) else []

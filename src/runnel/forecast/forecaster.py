@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from runnel import catalog, patterns
-from runnel.forecast import auto, conformal, panel, scaling
+from runnel.forecast import auto, conformal, covariates, panel, scaling
 from runnel.forecast.panel import Columns, Panel
 from runnel.forecast.scaling import Scales
 from runnel.forecasters import backbone as backbones
@@ -135,7 +135,7 @@ class Forecaster:
     def fit(self, df: Any, static_df: Any = None, progress: Progress = _silent) -> Forecaster:
         """Learn from a long frame (pandas, polars, or a path of CSV or Parquet). ValueError names what is wrong."""
         found = panel.make(panel.to_pandas(df), self.columns, self.freq)
-        static = self._static(static_df, found)
+        static = covariates.static_table(static_df, self.columns, found)
         self.fitted = self._learn(found, static, None, progress)
         return self
 
@@ -227,7 +227,9 @@ class Forecaster:
         found = fitted.panel if df is None else self._panel(df)
         scales = fitted.scales if df is None else self._scales_for(found)
         self._quantile_columns(level or (), quantiles or ())  # raises before the work
-        table = self._table(found, scales, fitted.static, self._ahead(found, scales, futr_df))
+        table = self._table(
+            found, scales, fitted.static, covariates.ahead(futr_df, self.columns, found, scales, self.h)
+        )
         out = self._laid_out(self._laws(table), found, scales, level or (), quantiles or ())
         return panel.like(out, df if df is not None else futr_df)
 
@@ -239,7 +241,9 @@ class Forecaster:
         fitted = self._fitted()
         found = fitted.panel if df is None else self._panel(df)
         scales = fitted.scales if df is None else self._scales_for(found)
-        table = self._table(found, scales, fitted.static, self._ahead(found, scales, futr_df))
+        table = self._table(
+            found, scales, fitted.static, covariates.ahead(futr_df, self.columns, found, scales, self.h)
+        )
         generator = torch.Generator().manual_seed(self.seed if seed is None else seed)
         draws: list[list[Array]] = [[] for _ in range(n)]
         for law in self._laws(table):
@@ -296,7 +300,7 @@ class Forecaster:
             parts.append(forecast)
         joined = pd.concat(parts, ignore_index=True)
         keys = [self.columns.id, self.columns.time]
-        truth = frame[[*keys, self.columns.target]].assign(**{keys[1]: panel._times(frame[keys[1]])})
+        truth = frame[[*keys, self.columns.target]].assign(**{keys[1]: panel.times_of(frame[keys[1]])})
         merged = joined.merge(truth, on=keys, how="left")
         merged.insert(3, self.columns.target, merged.pop(self.columns.target))
         progress(1.0, "done")
@@ -360,6 +364,14 @@ class Forecaster:
             columns.append((f"{self.name}-q-{100 * q:g}", q))
         return columns
 
+    def _given(self, df: Any, futr_df: Any) -> tuple[Panel, Scales, SeriesTable]:
+        """The rows to forecast from: those of the fit, or others."""
+        fitted = self._fitted()
+        found = fitted.panel if df is None else self._panel(df)
+        scales = fitted.scales if df is None else self._scales_for(found)
+        ahead = covariates.ahead(futr_df, self.columns, found, scales, self.h)
+        return found, scales, self._table(found, scales, fitted.static, ahead)
+
     def _panel(self, df: Any) -> Panel:
         return panel.make(panel.to_pandas(df), self.columns, self._fitted().panel.calendar.freq)
 
@@ -386,49 +398,6 @@ class Forecaster:
             rows = torch.tensor(static.loc[found.ids].to_numpy()).float()
         return scaling.table(found, scales, len(self.columns.past), self.together, ahead, rows)
 
-    def _static(self, static_df: Any, found: Panel) -> pd.DataFrame | None:
-        """Standardised, by series."""
-        names = list(self.columns.static)
-        if not names:
-            return None
-        if static_df is None:
-            raise ValueError(f"static covariates {names} need static_df, a row a series")
-        table = panel.to_pandas(static_df).set_index(self.columns.id)
-        if missing := [name for name in names if name not in table.columns]:
-            raise ValueError(f"static_df must have the columns {names}; it lacks {missing}")
-        values = table[names].astype(float)
-        kept = values[values.index.isin(found.ids)]
-        return ((values - kept.mean()) / kept.std(ddof=0).replace(0.0, 1.0).fillna(1.0)).fillna(0.0)
-
-    def _ahead(self, found: Panel, scales: Scales, futr_df: Any) -> Array | None:
-        """Covariates known ahead over all rows and h more of every series, standardised."""
-        names = list(self.columns.future)
-        if not names:
-            return None
-        if futr_df is None:
-            raise ValueError(
-                f"covariates {names} need futr_df: their values for the next {self.h} times of every series"
-            )
-        frame, past = panel.to_pandas(futr_df), len(self.columns.past)
-        keys = [self.columns.id, self.columns.time]
-        if missing := [name for name in (*keys, *names) if name not in frame.columns]:
-            raise ValueError(f"futr_df must have the columns {[*keys, *names]}; it lacks {missing}")
-        frame = frame.assign(**{keys[1]: panel._times(frame[keys[1]])})
-        wanted = self._frame(replace(found, problems={}), {})
-        given = wanted.merge(frame[[*keys, *names]].drop_duplicates(keys), on=keys, how="left")[names].to_numpy(float)
-        lacking = ~np.isfinite(given).all(1)
-        if lacking.any():
-            row = wanted.iloc[int(lacking.argmax())]
-            first = f"the first is {row[keys[0]]!r} at {row[keys[1]]}"
-            raise ValueError(
-                f"futr_df must have finite values at every step; {int(lacking.sum())} are missing, {first}"
-            )
-        loc, scale = scales.covariate_loc[past:], scales.covariate_scale[past:]
-        history = (scaling.filled(found.covariates, found.lengths)[:, past:] - loc) / scale
-        parts = np.split(history, found.lengths.cumsum()[:-1])
-        ahead = ((given - loc) / scale).reshape(len(found.ids), self.h, -1)
-        return np.concatenate([row for pair in zip(parts, ahead, strict=True) for row in pair])
-
     def _joined(self, new: pd.DataFrame) -> pd.DataFrame:
         """The rows of the fit and further ones; a new row of a known time takes the place of the old one."""
         found = self._fitted().panel
@@ -439,7 +408,7 @@ class Forecaster:
         old[self.columns.target] = found.values
         for at, name in enumerate((*self.columns.past, *self.columns.future)):
             old[name] = found.covariates[:, at]
-        new = new.assign(**{keys[1]: panel._times(new[keys[1]]).astype(old[keys[1]].dtype)})
+        new = new.assign(**{keys[1]: panel.times_of(new[keys[1]]).astype(old[keys[1]].dtype)})
         return pd.concat([old, new[old.columns]], ignore_index=True).drop_duplicates(keys, keep="last")
 
     def _config_for(self, shape: WindowShape) -> Any:

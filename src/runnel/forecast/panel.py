@@ -90,7 +90,7 @@ def read(path: str | Path) -> pd.DataFrame:
         return pd.read_parquet(path)
     frame = pd.read_csv(path)
     if {"unique_id", "ds", "y"} <= set(frame.columns):
-        return frame.assign(ds=_times(frame["ds"]))
+        return frame.assign(ds=times_of(frame["ds"]))
     return long(frame)
 
 
@@ -103,10 +103,10 @@ def long(frame: pd.DataFrame) -> pd.DataFrame:
         if not pd.api.types.is_numeric_dtype(frame[name]):
             raise ValueError(f"columns of a wide table must be numbers after the first; {name!r} is not")
     melted = frame.rename(columns={time: "ds"}).melt("ds", var_name="unique_id", value_name="y")
-    return melted.assign(ds=_times(melted["ds"]))[["unique_id", "ds", "y"]]
+    return melted.assign(ds=times_of(melted["ds"]))[["unique_id", "ds", "y"]]
 
 
-def _times(column: pd.Series) -> pd.Series:
+def times_of(column: pd.Series) -> pd.Series:
     if pd.api.types.is_numeric_dtype(column):
         return column
     try:
@@ -118,7 +118,7 @@ def _times(column: pd.Series) -> pd.Series:
 def make(frame: pd.DataFrame, columns: Columns, freq: Any = None) -> Panel:
     """The panel of a long frame. ValueError when columns are missing, no series is usable or freq cannot be told."""
     _check(frame, columns)
-    times = _times(frame[columns.time])
+    times = times_of(frame[columns.time])
     if times.isna().any():
         raise ValueError(f"{columns.time} must have a time in every row; row {int(times.isna().argmax())} has none")
     codes, ids = pd.factorize(frame[columns.id], sort=True)

@@ -110,7 +110,7 @@ def _values(forecaster: Forecaster, stream: Stream, frame: Any) -> np.ndarray[An
     """(S, T) values of a frame whose times follow those of the stream."""
     columns, known = forecaster.columns, _times(forecaster, stream)
     table = panel.to_pandas(frame)
-    wide = table.assign(**{columns.time: panel._times(table[columns.time])}).pivot(
+    wide = table.assign(**{columns.time: panel.times_of(table[columns.time])}).pivot(
         index=columns.id, columns=columns.time, values=columns.target
     )
     if not np.array_equal(np.asarray(wide.index), known.ids):

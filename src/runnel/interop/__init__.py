@@ -4,8 +4,8 @@
     runnel.interop.save(model, "other", like="folder")
 
 What `load` returns is an ordinary Model: every decoder, drafter and state file works with it. The families that can be
-read are the pages of `runnel.interop.families`. `import_run` and `export_run` also take
-the tokenizer along.
+read are the pages of `runnel.interop.families`. `import_run` and `export_run` also take the tokenizer along. The
+name of a repository of the Hugging Face Hub in place of a folder is fetched.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Run(NamedTuple):
 
 def import_run(folder: str | Path, out: str | Path) -> Run:
     """Write a checkpoint as a run of Runnel: the model, its codec, and what `export_run` needs to write it back."""
-    folder, out = Path(folder), Path(out)
+    folder, out = fetched(folder), Path(out)
     model = load(folder)
     codec = read_codec(folder, model)
     save_run(model, out)
@@ -83,7 +83,7 @@ def load(folder: str | Path, dtype: torch.dtype | None = None) -> Model:
 
     ValueError when something is missing, damaged, of another shape or not supported; FileNotFoundError without files.
     """
-    path = Path(folder)
+    path = fetched(folder)
     config = folders.read_config(path)
     family = family_of(config)
     theirs = complete(family, config)
@@ -108,6 +108,21 @@ def load(folder: str | Path, dtype: torch.dtype | None = None) -> Model:
     if model.config.frame.tied:
         model.tie()
     return model
+
+
+def fetched(folder: str | Path) -> Path:
+    """The folder; of what is none but may be the name of a repository, OWNER/NAME, the copy that the Hub gives."""
+    path = Path(folder)
+    if path.is_dir() or len(path.parts) != 2 or path.is_absolute():
+        return path
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(str(folder), allow_patterns=["*.safetensors", "*.index.json", *BESIDE]))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise FileNotFoundError(f"{folder} is no folder, and the Hub does not give it: {reason}") from error
 
 
 def save(model: Model, folder: str | Path, like: str | Path) -> None:

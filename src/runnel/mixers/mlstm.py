@@ -10,11 +10,6 @@ Paper: "xLSTM: Extended Long Short-Term Memory" (2024, 2405.04517).
     h_t = sigmoid(W_o x_t) * C_t q_t / max(|n_t . q_t|, exp(-m_t))                   (eq. 21, 27)
     y_t = W GroupNorm(h_t)
 
-| code | paper |
-|---|---|
-| memory (B, H, K, V+1) | C transposed, and n as one more value column, of ones |
-| level | m, the stabiliser; and the sum of all weights relative to it, which tells an empty cell (zero) |
-
 The forget gate is the sigmoid one of the two that the paper allows. Deviates: the norm comes before the output gate,
 as in the authors' code; the up and down projections of the paper's block are the channel block's work.
 """
@@ -27,17 +22,15 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import logsigmoid, pad, silu
+from torch.nn.functional import logsigmoid, silu
 
 from runnel.lineage import Lineage
 from runnel.mixer import Mixer, head_width, linear, parameter
 from runnel.ops import conv
-from runnel.ops.outer import outer_scan
-from runnel.ops.stable import Level, weigh
+from runnel.ops.matrix_cell import Cell, Tokens, matrix_cell, reference
+from runnel.ops.stable import Level
 
 PAPERS = {"xLSTM: Extended Long Short-Term Memory": "2405.04517"}
-LARGEST = 80.0
-"""Nats up to which exp(-m) is taken: beyond it the output is zero in float32 anyway."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +41,7 @@ class Config:
 
 class State(NamedTuple):
     tail: Tensor  # (B, W-1, D)
-    level: Level  # both (B, H)
-    memory: Tensor  # (B, H, K, V+1)
+    cell: Cell
 
 
 class MLSTM(Mixer):
@@ -72,39 +64,24 @@ class MLSTM(Mixer):
         d_model, width = self.conv_weight.shape
         level = Level(*[self.zeros(batch_size, self.heads) for _ in Level._fields])
         memory = self.zeros(batch_size, self.heads, self.width, self.width + 1)
-        return State(self.zeros(batch_size, width - 1, d_model), level, memory)
+        return State(self.zeros(batch_size, width - 1, d_model), Cell(level, memory))
 
     def forward(
         self, x: Float[Tensor, "B T D"], state: State, lineage: Lineage
     ) -> tuple[Float[Tensor, "B T D"], State]:
         smooth, tail = conv.causal_conv(x, self.conv_weight, None, state.tail, lineage)
-        q, k, v, i, log_f = self._project(x, smooth)
-        gate, level = weigh(i, log_f, state.level, lineage)
-        values = pad(v, (0, 1), value=1.0)
-        y, memory = outer_scan(q, gate.write[..., None] * k, values, gate.log_keep, state.memory, lineage)
-        floor = (-gate.maximum).clamp(max=LARGEST).exp()[..., None]
-        return self._output(y[..., :-1] / torch.maximum(y[..., -1:].abs(), floor), x), State(tail, level, memory)
+        y, cell = matrix_cell(self._project(x, smooth), state.cell, lineage)
+        return self._output(y, x), State(tail, cell)
 
     def reference(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
         smooth, _ = conv.reference(x, self.conv_weight, None, self.init_state(x.shape[0]).tail)
-        q, k, v, i, log_f = self._project(x, smooth)
-        c, n, m, outputs = x.new_zeros(()), x.new_zeros(()), None, []
-        for t in range(x.shape[1]):
-            new_m = i[:, t] if m is None else torch.maximum(log_f[:, t] + m, i[:, t])
-            keep = torch.zeros_like(new_m) if m is None else (log_f[:, t] + m - new_m).exp()
-            write, m = (i[:, t] - new_m).exp(), new_m
-            c = keep[..., None, None] * c + (write[..., None] * v[:, t])[..., None] * k[:, t, :, None, :]
-            n = keep[..., None] * n + write[..., None] * k[:, t]
-            normaliser = torch.maximum((n * q[:, t]).sum(-1).abs(), (-m).exp())
-            outputs.append((c * q[:, t, :, None, :]).sum(-1) / normaliser[..., None])
-        return self._output(torch.stack(outputs, dim=1), x)
+        return self._output(reference(self._project(x, smooth)), x)
 
-    def _project(self, x: Tensor, smooth: Tensor) -> tuple[Tensor, ...]:
-        """q, k, v (B, T, H, K), then i and log sigmoid(f) (B, T, H)."""
+    def _project(self, x: Tensor, smooth: Tensor) -> Tokens:
         q, k = self.qk(silu(smooth)).unflatten(-1, (2, self.heads, self.width)).unbind(-3)
         i, f = self.gates(x).chunk(2, dim=-1)
         v = self.v(x).unflatten(-1, (self.heads, self.width))
-        return q, k * self.width**-0.5, v, i + self.i_bias, logsigmoid(f + self.f_bias)
+        return Tokens(q, k * self.width**-0.5, v, i + self.i_bias, logsigmoid(f + self.f_bias))
 
     def _output(self, y: Tensor, x: Tensor) -> Tensor:
         flat = y.to(x.dtype).flatten(-2)

@@ -50,10 +50,8 @@ class KeyValues(NamedTuple):
 
     def take(self, rows: Tensor) -> KeyValues:
         """Rows by index, without padding that none of them needs."""
-        positions = self.positions.index_select(0, rows)
-        spare = int((positions < 0).all(0).sum())
-        k, v = [x.index_select(0, rows)[:, spare:] for x in (self.k, self.v)]
-        return KeyValues(k, v, positions[:, spare:])
+        spare = int((self.positions.index_select(0, rows) < 0).all(0).sum())
+        return KeyValues(*[x[:, spare:].index_select(0, rows) for x in self])
 
 
 def reference(

@@ -15,10 +15,10 @@ Paper: "InternEvo: Efficient Long-sequence Large Language Model Training via Hyb
 | sequence | sp, the sequence-parallel size |
 | replicas | the data-parallel size |
 
-The search is over all combinations, with no heuristics: there are a few thousand. Activations: 34 bytes a token, layer
-and width, or 2 with recomputation (2022, 2205.05198, in 16 bits), which costs a third more operations. Deviates: no
-tensor or pipeline parallelism; sequences are exchanged as states and keys (LASP-2), where the paper exchanges heads;
-what overlaps is the parameter gathers and the gradient reduction, up to the time of computing.
+The search is over all combinations. Activations: 34 bytes a token, layer and width, or 2 with recomputation (2022,
+2205.05198, in 16 bits), which costs a third more operations. Deviates: no tensor or pipeline parallelism; sequences are
+exchanged as states and keys (LASP-2), where the paper exchanges heads; what overlaps is the parameter gathers and the
+gradient reduction, up to the time of computing.
 """
 
 from __future__ import annotations
@@ -83,9 +83,8 @@ def plans(work: Workload, cluster: Cluster, config: Config | None = None) -> lis
     config = config or Config()
     found = [estimate(work, cluster, layout, config) for layout in layouts(work, cluster)]
     if not found:
-        raise ValueError(
-            f"{work.rows} rows of {work.length} tokens must be shared evenly by {cluster.count} devices; they cannot"
-        )
+        rows = f"{work.rows} rows of {work.length} tokens"
+        raise ValueError(f"{rows} must be shared evenly by {cluster.count} devices; they cannot")
     return sorted(found, key=lambda p: (not p.fits, p.seconds if p.fits else sum(p.memory.values()), str(p.layout)))
 
 
@@ -119,8 +118,7 @@ def estimate(work: Workload, cluster: Cluster, layout: Layout, config: Config) -
     compute = work.flops * (4 / 3 if layout.recompute else 1) / (cluster.count * cluster.device.flops * EFFICIENCY)
     hidden = seconds["parameters"] + seconds["gradients"]
     total = max(compute, hidden) + seconds["updates"] + seconds["sequence"]
-    price = total / 3600 * cluster.count * cluster.device.price
-    fits = sum(memory.values()) <= cluster.device.memory
+    price, fits = total / 3600 * cluster.count * cluster.device.price, sum(memory.values()) <= cluster.device.memory
     return Plan(layout, memory, sent, compute, sum(seconds.values()), total, price, fits)
 
 
@@ -128,16 +126,13 @@ def _traffic(
     work: Workload, cluster: Cluster, layout: Layout, config: Config, rows: int
 ) -> tuple[dict[str, float], dict[str, float]]:
     """Bytes that one device sends in a step and the seconds they take, by what they are."""
-    s = layout.sequence
-    weights, gradients = work.parameters * config.weight, work.parameters * config.gradient
-    inner, outer = layout.gradients, cluster.count // layout.gradients
+    s, g, p = layout.sequence, layout.gradients, layout.parameters
+    weights, gradients, outer = work.parameters * config.weight, work.parameters * config.gradient, cluster.count // g
+    between = (2 * gradients / g * _share(outer), cluster.count if outer > 1 else 1)
     parts = {
-        "parameters": [(2 * weights * _share(layout.parameters), layout.parameters)],
-        "gradients": [
-            (gradients * _share(inner), inner),
-            (2 * gradients / inner * _share(outer), cluster.count if outer > 1 else 1),
-        ],
-        "updates": [(weights / layout.parameters * _share(layout.optimizer // layout.parameters), layout.optimizer)],
+        "parameters": [(2 * weights * _share(p), p)],
+        "gradients": [(gradients * _share(g), g), between],
+        "updates": [(weights / p * _share(layout.optimizer // p), layout.optimizer)],
         "sequence": [(2 * rows * (work.states + work.keys * work.length / s) * (s - 1), s)],
     }
     sent = {name: sum(size for size, _ in flows) for name, flows in parts.items()}
@@ -145,16 +140,11 @@ def _traffic(
     return sent, seconds
 
 
-def _share(group: int) -> float:
-    """What a ring of a group sends of a whole: (n - 1) / n."""
+def _share(group: int) -> float:  # what a ring sends of a whole
     return (group - 1) / group
 
 
 def reference(work: Workload, cluster: Cluster, config: Config) -> Layout | None:
     """The fastest layout that fits, by looking at every one."""
-    best: Plan | None = None
-    for layout in layouts(work, cluster):
-        plan = estimate(work, cluster, layout, config)
-        if plan.fits and (best is None or (plan.seconds, str(layout)) < (best.seconds, str(best.layout))):
-            best = plan
-    return None if best is None else best.layout
+    fitting = [plan for layout in layouts(work, cluster) if (plan := estimate(work, cluster, layout, config)).fits]
+    return min(fitting, key=lambda plan: (plan.seconds, str(plan.layout))).layout if fitting else None

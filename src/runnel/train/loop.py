@@ -181,7 +181,9 @@ class Run:
         chosen = self.best if self.best is not None else self.average
         if chosen is not None:
             weights.overwrite(dict(self.model.named_parameters()), chosen)
-        learner = sharding.unsharded(self.model) if sharding.is_sharded(self.model) else self.model
+        learner = self.model
+        if isinstance(learner, Model) and sharding.is_sharded(learner):
+            learner = sharding.unsharded(learner)
         if self.ranks.is_first:
             self._write(learner)
         self.ranks.wait()

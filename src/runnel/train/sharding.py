@@ -1,8 +1,8 @@
 """Sharding and recomputation: what of a model stays in memory. The function and its gradient are the same.
 
 Sharding is PyTorch's FSDP2 (`fully_shard`): between uses every rank keeps its share of each layer's weights, gradients
-and optimiser state; gradients are summed, not averaged, since `Ranks` has weighed the losses already. A checkpoint holds
-whole tensors, so that a run goes on with any number of ranks, sharded or not.
+and optimiser state; gradients are summed, not averaged, since `Ranks` has weighed the losses already. A checkpoint
+holds whole tensors, so that a run goes on with any number of ranks, sharded or not.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ def shard(model: Model, devices: DeviceMesh) -> None:
     treatments = {name: vars(parameter) for name, parameter in model.named_parameters()}
     everyone = init_device_mesh(devices.device_type, (devices.size(),))
     for part in [*model.layers, model]:  # all are cut again after a forward pass: a validation leaves nothing whole
-        fully_shard(part, mesh=everyone, reshard_after_forward=True).set_gradient_divide_factor(1.0)
+        cut = fully_shard(part, mesh=everyone, reshard_after_forward=True)
+        cut.set_gradient_divide_factor(1.0)
+        cut.set_force_sum_reduction_for_comms(True)  # gloo sums, but cannot scale while it does
     register_fsdp_forward_method(model, "features")
-    warnings.filterwarnings(
-        "ignore", message=".*returned a view tensor"
-    )  # a layer's memory; nobody changes it in place
+    warnings.filterwarnings("ignore", message=".*returned a view tensor")  # a memory, never changed in place
     for name, parameter in model.named_parameters():  # FSDP2 made new ones
         for key in TREATMENT:
             if key in treatments[name]:

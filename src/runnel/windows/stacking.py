@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-STEPS = 5000
+STEPS, SETTLED = 5000, 1e-9
 CHUNK = 100_000
 
 
@@ -49,6 +49,9 @@ def simplex(gram: Float[Tensor, "M M"]) -> Float[Tensor, "M"]:
     ahead, momentum, step = weights, 1.0, 1 / float(torch.linalg.eigvalsh(gram)[-1])
     for _ in range(STEPS):
         new = _projected(ahead - step * gram @ ahead)
+        if float((new - ahead).abs().max()) < SETTLED:  # a step of the gradient moves nothing: the optimum
+            weights = new
+            break
         following = (1 + (1 + 4 * momentum**2) ** 0.5) / 2
         ahead = new + (momentum - 1) / following * (new - weights)
         weights, momentum = new, following

@@ -179,7 +179,7 @@ class Family:
         assert not any(info.values())
         assert all(torch.equal(a, b) for a, b in zip(loaded.parameters(), made.theirs.parameters(), strict=True))
 
-    def test_tree_equals_paths_and_native_equals_torch(self, case):
+    def test_tree_equals_paths_and_native_equals_torch(self, case, tmp_path):
         made, (ids,) = self.pair(case), tokens(9)
         with torch.no_grad():
             _, state = made.ours(ids)
@@ -192,3 +192,5 @@ class Family:
             packed = runnel.pack(made.ours, weights="f32")
             assert bool(packed.fallbacks) == (case in self.FALLBACKS), packed.fallbacks
             assert error(packed(ids)[0], made.ours(ids)[0]) < BOUND
+            runnel.save_packed(packed, tmp_path)
+            assert torch.equal(runnel.load_packed(tmp_path)(ids)[0], packed(ids)[0])

@@ -6,6 +6,7 @@ Its scales are those of maximal update parametrisation ("Tensor Programs V", 202
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from runnel.interop import parts
 from runnel.interop.tables import Entry, Stacked
@@ -29,7 +30,7 @@ ATTENTION = ("attention", "full_attention")
 def model_config(theirs: parts.Theirs) -> ModelConfig:
     parts.require(theirs, hidden_act="silu")
     bias, scale = theirs["attention_bias"], theirs["attention_multiplier"]
-    turned = {} if theirs["position_embedding_type"] == "rope" else {"rotated": 0}
+    turned: dict[str, Any] = {} if theirs["position_embedding_type"] == "rope" else {"rotated": 0}
     attention = parts.attention(theirs, bias=bias, out_bias=bias, scale=scale, **turned)
     mamba = parts.mamba2(theirs, norm_groups=1)
     layers = [f"{attention if kind in ATTENTION else mamba}+{_block(theirs)}" for kind in _kinds(theirs)]
