@@ -1,6 +1,6 @@
 """The standard table of long-horizon forecasting: naive forecasts, ridge and auto on a file of the ETT kind.
 
-    python recipes/forecasting.py ETTh1.csv                         four horizons; a quarter of an hour on one core
+    python recipes/forecasting.py ETTh1.csv                         four horizons; some minutes on one core
     python recipes/forecasting.py ETTh1.csv --horizons 96 --print   a part of it, no page is written
 
 The page goes to docs/results/forecasting.md. A line that has been computed is one of runs/forecasting/runs.jsonl and is
