@@ -115,6 +115,21 @@ def test_patterns_mean_what_they_say():
     assert [layer.block for layer in patterns.parse("mamba", None, n_layers=3)] == [None] * 3
 
 
+def test_mixers_side_by_side_are_added():
+    from runnel import patterns
+
+    (layer,) = patterns.parse("mamba2 & attention(window=4) & gla+none", "swiglu")
+    assert [part.name for part in (layer.mixer, *layer.beside)] == ["mamba2", "attention", "gla"]
+    assert layer.beside[0].options == {"window": 4} and layer.block is None
+    made = runnel.build("mamba2(head_dim=4) & attention+none", vocab_size=16, d_model=8)
+    assert made.semantics() == {"mamba2": 1, "attention": 1}
+    mixer, x = made.mixers[0], torch.randn(1, 5, 8, generator=torch.Generator().manual_seed(0))
+    lineage = runnel.Lineage.sequence(1, 5)
+    alone = [part(x, part.init_state(1), lineage)[0] for part in mixer.pages]
+    torch.testing.assert_close(mixer(x, mixer.init_state(1), lineage)[0], alone[0] + alone[1])
+    torch.testing.assert_close(mixer.reference(x), alone[0] + alone[1], rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("tree", "message"),
     [

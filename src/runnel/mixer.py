@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 from typing import Any, ClassVar
 
 import torch
@@ -55,11 +58,40 @@ class Mixer(nn.Module, ABC):
     def reference(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
         """The literal loop of the paper over fresh rows. Slow and obvious."""
 
+    @property
+    def pages(self) -> tuple[Mixer, ...]:
+        """The mixers that are pages: this one, or those that it consists of."""
+        return (self,)
+
     def zeros(self, *shape: int) -> Tensor:
         """State storage on the mixer's device: float32, or float64 for a float64 mixer."""
         weight = self.out.weight
         wide = torch.float64 if weight.dtype == torch.float64 else torch.float32
         return torch.zeros(*shape, dtype=wide, device=weight.device)
+
+
+class Beside(Mixer):
+    """Mixers side by side: all read the same input, their outputs are added. Its state is the tuple of theirs."""
+
+    def __init__(self, mixers: Sequence[Mixer]) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList(mixers)
+
+    @property
+    def pages(self) -> tuple[Mixer, ...]:
+        return tuple(self.parts)  # type: ignore[arg-type]
+
+    def init_state(self, batch_size: int) -> Memory:
+        return tuple(mixer.init_state(batch_size) for mixer in self.pages)
+
+    def forward(
+        self, x: Float[Tensor, "B T D"], state: Memory, lineage: Lineage
+    ) -> tuple[Float[Tensor, "B T D"], Memory]:
+        made = [mixer(x, memory, lineage) for mixer, memory in zip(self.pages, state, strict=True)]
+        return reduce(add, (y for y, _ in made)), tuple(memory for _, memory in made)
+
+    def reference(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
+        return reduce(add, (mixer.reference(x) for mixer in self.pages))
 
 
 class RMSNorm(nn.RMSNorm):

@@ -19,7 +19,7 @@ from runnel import catalog, patterns
 from runnel.frame import Embedding, Frame, Norm, Positions
 from runnel.head import Head
 from runnel.lineage import Lineage
-from runnel.mixer import Mixer, linear, parameter_groups
+from runnel.mixer import Beside, Mixer, linear, parameter_groups
 from runnel.state import Memory, PendingState, State
 from runnel.storage import read_json, read_tensors, write_json, write_tensors
 from runnel.tree import DraftTree, Verification
@@ -67,7 +67,8 @@ class Layer(nn.Module):
         frame = frame or Frame()
         self.frame = frame
         self.mixer_norm = frame.make_norm(d_model)
-        self.mixer: Mixer = _make("mixers", spec.mixer, Mixer, d_model)
+        mixers = [_make("mixers", part, Mixer, d_model) for part in (spec.mixer, *spec.beside)]
+        self.mixer: Mixer = Beside(mixers) if spec.beside else mixers[0]
         self.block: nn.Module | None = None
         if spec.block is not None:
             self.block_norm = frame.make_norm(d_model)
@@ -76,6 +77,11 @@ class Layer(nn.Module):
             self.mixer_norm_after = frame.make_norm(d_model)
             if spec.block is not None:
                 self.block_norm_after = frame.make_norm(d_model)
+
+    @property
+    def parts(self) -> list[nn.Module]:
+        """Its mixers, one after the other, and its block if it has one."""
+        return [*self.mixer.pages] if self.block is None else [*self.mixer.pages, self.block]
 
     def forward(
         self, x: Float[Tensor, "B T D"], memory: Memory, lineage: Lineage
@@ -300,7 +306,7 @@ class Model(nn.Module):
 
     def semantics(self) -> dict[str, int]:
         """Which version of each mixer's function the weights are meant for."""
-        return {catalog.page_name(mixer): mixer.semantics for mixer in self.mixers}
+        return {catalog.page_name(page): page.semantics for mixer in self.mixers for page in mixer.pages}
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Named parameters by treatment; see `runnel.mixer.parameter_groups`."""
@@ -309,7 +315,7 @@ class Model(nn.Module):
     @torch.no_grad()
     def _calm_residuals(self) -> None:
         """Scale what is added to the residual stream by 1/sqrt(number of additions) ("GPT-2", 2019, section 2.3)."""
-        parts: list[Any] = [p for layer in self.layers for p in (layer.mixer, layer.block) if p is not None]
+        parts: list[Any] = [p for layer in self.layers for p in layer.parts]  # type: ignore[union-attr]
         for part in parts:
             several = isinstance(part.out, nn.ModuleList)
             for out in part.out if several else [part.out]:

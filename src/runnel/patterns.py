@@ -3,6 +3,7 @@
 mamba2                          one kind of layer
 (mamba2*3, attention)*4         sixteen layers
 attention(window=64)            options are the fields of the page's Config
+mamba2 & attention              mixers side by side: both read the layer's input, their outputs are added
 mamba2+moe(experts=4)           a channel block other than the model's default; +none for no channel block
 """
 
@@ -18,7 +19,7 @@ from typing import Any
 from runnel import catalog
 
 MAX_LAYERS = 1024
-_TOKEN = re.compile(r"\s*([A-Za-z_]\w*|\d+|[()*,+])")
+_TOKEN = re.compile(r"\s*([A-Za-z_]\w*|\d+|[()*,+&])")
 
 
 @dataclass(frozen=True)
@@ -42,10 +43,11 @@ class Part:
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer: a mixer, then a channel block or none."""
+    """One layer: a mixer, then a channel block or none. beside: mixers that read the same input."""
 
     mixer: Part
     block: Part | None
+    beside: tuple[Part, ...] = ()
 
 
 def parse(pattern: str, channel: str | None, n_layers: int | None = None) -> list[Layer]:
@@ -75,7 +77,7 @@ def parse_part(text: str, folder: str) -> Part:
 
 class _Reader:
     """Recursive descent over:  sequence = item {"," item};  item = ("(" sequence ")" | layer) ["*" number];
-    layer = part ["+" part];  part = name ["(" name "=" value {"," ...} ")"].
+    layer = part {"&" part} ["+" part];  part = name ["(" name "=" value {"," ...} ")"].
     """
 
     def __init__(self, text: str) -> None:
@@ -102,10 +104,13 @@ class _Reader:
         return layers * int(count)
 
     def layer(self, default: Part | None) -> Layer:
-        mixer = self.part("mixers")
-        if not self.take("+"):
-            return Layer(mixer, default)
-        return Layer(mixer, None if self.take("none") else self.part("blocks"))
+        mixer, beside = self.part("mixers"), list[Part]()
+        while self.take("&"):
+            beside.append(self.part("mixers"))
+        block = default
+        if self.take("+"):
+            block = None if self.take("none") else self.part("blocks")
+        return Layer(mixer, block, tuple(beside))
 
     def part(self, folder: str) -> Part:
         name = self.next()
@@ -143,7 +148,7 @@ class _Reader:
 
     def expect_end(self) -> None:
         if self.text[self.at :].strip():
-            raise self.error("',', '*', '+' or the end", self.text[self.at :].strip()[0])
+            raise self.error("',', '*', '+', '&' or the end", self.text[self.at :].strip()[0])
 
     def error(self, expected: str, found: str | None = None) -> ValueError:
         found = self.next() if found is None else found

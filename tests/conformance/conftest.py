@@ -1,4 +1,4 @@
-"""Subjects of the conformance suite: every mixer that the folder holds, its variants, and three hybrids.
+"""Subjects of the conformance suite: every mixer that the folder holds, its variants, and four hybrids.
 
 Nothing here names a mixer: a new page is held to all of it by being there.
 """
@@ -15,6 +15,7 @@ HYBRIDS = (
     "(mamba2*2, attention)",
     "(rwkv7, slstm+moe(balance=0.0), mingru+none, attention(window=3))",
     "(gated_deltanet(beta_max=2.0), mamba, gla+moe(experts=4, balance=0.0), linear_attention)",
+    "(mamba2 & attention(window=3), gla & deltanet & short_conv+none)",
 )
 VOCAB = 11
 

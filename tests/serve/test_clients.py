@@ -102,6 +102,18 @@ def test_chat_and_its_stream(api):
         )
 
 
+def test_an_answer_that_was_begun_is_gone_on_with(api):
+    begun = [{"role": "user", "content": "Hello!"}, {"role": "assistant", "content": "Well, "}]
+    asked = {"model": "small", "max_tokens": 20, "seed": 5}
+    found = api.chat.completions.create(messages=begun, **asked, extra_body={"continue_final_message": True})
+    stops = ["\nuser:", "\nsystem:", "\ntool:"]
+    plain = api.completions.create(prompt="user: Hello!\nassistant: Well, ", stop=stops, **asked)
+    assert found.choices[0].message.content == plain.choices[0].text
+    for other in ({"messages": begun[:1]}, {"messages": begun, "tools": [TOOL]}):
+        with pytest.raises(openai.BadRequestError, match="continue_final_message needs"):
+            api.chat.completions.create(**other, **asked, extra_body={"continue_final_message": True})
+
+
 def test_json_schema_with_speculation_and_logprobs(api):
     form = {"type": "json_schema", "json_schema": {"name": "person", "schema": SCHEMA, "strict": True}}
     for drafter in ("none", "auto", "suffix"):

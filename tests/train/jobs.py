@@ -1,13 +1,14 @@
 """What the processes of test_ranks.py do; a module of its own, so that a fresh process can import it."""
 
 import os
+import resource
 import signal
 
 import small_run
 import torch
 
 import runnel
-from runnel.train import Interrupted, Mesh, TrainConfig, checkpoint, fit, opened
+from runnel.train import Interrupted, Mesh, TrainConfig, checkpoint, fit, opened, parts
 
 
 def train(text, folder, mesh, settings, batch_size=5, pattern="mingru, attention"):
@@ -85,3 +86,33 @@ def killed_at(text, folder, step, settings):
 
             checkpoint._move = die
         fit(model, small_run.make_source(text, 5), folder, TrainConfig(**settings), None, ranks)
+
+
+def killed_in_a_part(text, folder, step, settings, culprit):
+    """A rank is killed in the thread that writes its part, or, rank 0, before it says that all parts are there."""
+    place = "complete" if culprit == 0 else "write"
+    with opened() as ranks:
+        model = small_run.make_model(noisy=False).double()
+        if ranks.index == culprit:
+            original = parts._Writer.finish if place == "complete" else parts._Writer.write_data
+
+            def die(writer, *args, **named):
+                if writer.step == step:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return original(writer, *args, **named)
+
+            setattr(parts._Writer, "finish" if place == "complete" else "write_data", die)
+        fit(model, small_run.make_source(text, 5), folder, TrainConfig(**settings), None, ranks)
+
+
+def full_disk(text, folder, culprit, settings):
+    """The disk of one rank is full from step 3 on."""
+
+    def on_step(report):
+        if report.step == 3 and int(os.environ["RANK"]) == culprit:
+            hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+            resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+
+    with opened() as ranks:
+        model = small_run.make_model(noisy=False).double()
+        fit(model, small_run.make_source(text, 5), folder, TrainConfig(**settings), on_step, ranks)

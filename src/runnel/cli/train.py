@@ -39,6 +39,11 @@ class OptimizerName(StrEnum):
     MUON = "muon"
 
 
+class CheckpointsName(StrEnum):
+    WHOLE = "whole"
+    SHARDED = "sharded"
+
+
 class ScheduleName(StrEnum):
     COSINE = "cosine"
     WSD = "wsd"
@@ -87,6 +92,9 @@ def command(
     ] = None,
     mesh: Annotated[str | None, _option(RANKS, "What they share: data=2,sequence=2. (default: all share rows)")] = None,
     shard: Annotated[bool, _option(RANKS, "Each keeps its share of the weights (FSDP2).", "--shard")] = False,
+    checkpoints: Annotated[
+        CheckpointsName, _option(RANKS, "Rank 0 writes them, or each its share while the run goes on.")
+    ] = CheckpointsName.WHOLE,
     recompute: Annotated[bool, _option(RANKS, "Keep only layers' inputs.", "--recompute")] = False,
     exchange: Annotated[str, _option(RANKS, "How slices of a sequence tell each other what came before.")] = "lasp2",
     json: Annotated[bool, _option(VALIDATION, "Print the result as JSON.", "--json")] = False,
@@ -128,6 +136,7 @@ def command(
         valid_every=valid_every or None,
         patience=patience,
         save_seconds=parse_seconds(save_every, "--save-every"),
+        checkpoints=checkpoints.value,
         tensorboard=tensorboard,
         seed=seed,
     )

@@ -143,8 +143,9 @@ def attention(theirs: Theirs, layer_type: str | None = None, **options: Any) -> 
     return mixer("attention", **{**sizes, "qk_norm": False, **rotation(theirs, layer_type), **options})
 
 
-def gated(theirs: Theirs, field: str = "hidden_act", bias: bool = False) -> str:
-    return block("swiglu", hidden=theirs["intermediate_size"], activation=activation(theirs, field), bias=bias)
+def gated(theirs: Theirs, field: str = "hidden_act", **options: Any) -> str:
+    """options: what else is to be said of swiglu."""
+    return block("swiglu", hidden=theirs["intermediate_size"], activation=activation(theirs, field), **options)
 
 
 def windows(theirs: Theirs, of_layer: Sequence[str] | None = None) -> list[int | None]:
@@ -287,20 +288,30 @@ def mamba2_of(ours: str, theirs: str, config: Theirs) -> Iterator[Entry]:
     heads, width = config["mamba_n_heads"], config["mamba_d_conv"]
     channels = heads * _mamba2_width(config) + 2 * config["mamba_n_groups"] * config["mamba_d_state"]
     biases = (config["mamba_proj_bias"], config["mamba_conv_bias"])
-    yield from mamba2_entries(ours, theirs, *biases, channels=channels, heads=heads, width=width)
+    normed = config.get("mamba_rms_norm", True)
+    yield from mamba2_entries(ours, theirs, *biases, channels=channels, heads=heads, width=width, normed=normed)
 
 
 def _mamba2_width(theirs: Theirs) -> int:
     given = theirs["mamba_d_head"]
-    return theirs["mamba_expand"] * theirs["hidden_size"] // theirs["mamba_n_heads"] if given == "auto" else given
+    inner = theirs.get("mamba_d_ssm") or theirs["mamba_expand"] * theirs["hidden_size"]
+    return inner // theirs["mamba_n_heads"] if given == "auto" else given
 
 
 def mamba2_entries(
-    ours: str, theirs: str, bias: bool, conv_bias: bool, channels: int, heads: int, width: int
+    ours: str,
+    theirs: str,
+    bias: bool,
+    conv_bias: bool,
+    channels: int,
+    heads: int,
+    width: int,
+    normed: bool = True,
 ) -> Iterator[Entry]:
-    """channels: what the convolution is over; width: its taps."""
-    names = {"input.weight": "in_proj.weight", "out.weight": "out_proj.weight", "norm.weight": "norm.weight"}
-    names |= {"dt_bias": "dt_bias", "log_a": "A_log"}
+    """channels: what the convolution is over; width: its taps; normed: its output has a norm."""
+    names = {"input.weight": "in_proj.weight", "out.weight": "out_proj.weight", "dt_bias": "dt_bias", "log_a": "A_log"}
+    if normed:
+        names |= {"norm.weight": "norm.weight"}
     if bias:
         names |= {"input.bias": "in_proj.bias", "out.bias": "out_proj.bias"}
     if conv_bias:

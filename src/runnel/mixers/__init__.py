@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import normalize, silu
+from torch.nn.functional import normalize, rms_norm, silu
 
 from runnel.lineage import Lineage
-from runnel.mixer import linear, parameter
+from runnel.mixer import RMSNorm, linear, parameter
 from runnel.ops import conv
 from runnel.state import Memory
 
@@ -48,3 +48,23 @@ class DeltaHeads(nn.Module):
         parts = zip(mixed.split(self.sizes, dim=-1), self.widths, strict=True)
         q, k, v = [part.unflatten(-1, (-1, width)) for part, width in parts]
         return normalize(q, dim=-1) * self.widths[0] ** -0.5, normalize(k, dim=-1), v
+
+
+class GatedNorm(RMSNorm):
+    """The norm of an output under its gate: RMSNorm(y * gate), or RMSNorm(y) * gate when the gate comes after.
+
+    groups: the mean square is taken over so many parts of the channels.
+    """
+
+    def __init__(self, width: int, eps: float, groups: int = 1, gate_first: bool = True) -> None:
+        super().__init__(width, eps)
+        self.groups, self.gate_first = groups, gate_first
+
+    def forward(self, y: Float[Tensor, "*B D"], gate: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:  # type: ignore[override]
+        return self._normed(y * gate) if self.gate_first else self._normed(y) * gate.to(self.weight.dtype)
+
+    def _normed(self, y: Tensor) -> Tensor:
+        if self.groups == 1:
+            return super().forward(y)
+        split = rms_norm(y.unflatten(-1, (self.groups, -1)), (y.shape[-1] // self.groups,), eps=self.eps)
+        return split.flatten(-2).to(self.weight.dtype) * self.weight

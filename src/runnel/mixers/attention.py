@@ -16,9 +16,9 @@ Multi-Head Checkpoints" (2023, 2305.13245); "RoFormer: Enhanced Transformer with
 Deviates from the sinks paper: keys are rotated by their position in the text, not by their place in the cache, so that
 the state stays a function of the text alone. qk_norm normalises queries and keys per head (RMS), as in Qwen3: it keeps
 small models with large learning rates from diverging. The other options are what published models differ in: biases,
-a scale of the scores that is not 1/sqrt(K), a cap on them (Gemma 2), rotation of a part of a head (`rotated`, 0 for
-none), rates stretched over long texts (`rope`, see `runnel.ops.rope`), and an output gate, y * sigmoid(W_g x), as in
-Qwen3-Next ("Gated Attention for Large Language Models", 2025, 2505.06708).
+a scale of the scores that is not 1/sqrt(K) and one of the outputs, a cap on scores (Gemma 2), rotation of a part of a
+head (`rotated`, 0 for none), rates stretched over long texts (`rope`, see `runnel.ops.rope`), and an output gate,
+y * sigmoid(W_g x), as in Qwen3-Next ("Gated Attention for Large Language Models", 2025, 2505.06708).
 """
 
 from __future__ import annotations
@@ -61,6 +61,7 @@ class Config:
     out_bias: bool = False
     scale: float | None = None
     cap: float | None = None
+    out_scale: float = 1.0
 
 
 class Attention(Mixer):
@@ -69,6 +70,7 @@ class Attention(Mixer):
         {"window": 3},
         {"window": 3, "sinks": 2},
         {"heads": 3, "head_dim": 4, "bias": True, "out_bias": True, "scale": 0.3, "cap": 2.0, "rotated": 2},
+        {"out_scale": 0.7},
         {"gated": True, "norm_offset": 1.0},
         {"rope": {"kind": "dynamic", "factor": 2.0, "context": 5}},
     )
@@ -123,5 +125,6 @@ class Attention(Mixer):
         return rope(x, positions, self.config.rope_base, self.scaling, self.config.rotated)
 
     def _output(self, y: Tensor, x: Tensor) -> Tensor:
-        flat = y.flatten(-2)
-        return self.out(flat if self.gate is None else flat * self.gate(x).sigmoid())
+        flat, scale = y.flatten(-2), self.config.out_scale
+        y = self.out(flat if self.gate is None else flat * self.gate(x).sigmoid())
+        return y if scale == 1 else y * scale

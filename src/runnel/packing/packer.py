@@ -95,7 +95,7 @@ class _Packer:
     def _reason(self, index: int, layer: Any) -> str | None:
         """Why a layer has no native form; layers of one kind are looked at once."""
         kind = repr(layer) + str(sorted((name, tuple(p.shape)) for name, p in layer.named_parameters()))
-        kind += repr([getattr(part, "config", None) for part in (layer.mixer, layer.block)])
+        kind += repr([getattr(part, "config", None) for part in layer.parts])
         if kind not in self._checked:
             self._checked[kind] = self._try(layer)
         return self._checked[kind]

@@ -53,7 +53,7 @@ def layer_maps(model: Model, tokens: Int[Tensor, "T"]) -> Iterator[LayerMap]:
         found = implicit_attention(mixer, x)
         shares = found.weights[0].abs()
         shares = (shares / shares.sum(-1, keepdim=True).clamp(min=torch.finfo(shares.dtype).tiny)).mean(0)
-        yield LayerMap(layer, catalog.page_name(mixer), found.primitive, shares)
+        yield LayerMap(layer, " & ".join(catalog.page_name(page) for page in mixer.pages), found.primitive, shares)
 
 
 @torch.no_grad()

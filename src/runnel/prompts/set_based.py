@@ -54,9 +54,8 @@ def read(
     pending = model.verify(state, tree).pending
     for mixer, memory in zip(model.mixers, pending.layers, strict=True):
         if not _mergeable(memory):
-            raise ValueError(
-                f"a set is read side by side, which leaves no order to a memory; {catalog.page_name(mixer)} keeps one"
-            )
+            names = " & ".join(catalog.page_name(page) for page in mixer.pages)
+            raise ValueError(f"a set is read side by side, which leaves no order to a memory; {names} keeps one")
     return pending.merged(tree.layout(state.batch_size).lineage().to(model.device).at(state.lengths))
 
 

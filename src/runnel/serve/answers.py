@@ -126,7 +126,7 @@ class Completion(Answer):
 
     def part(self, index: int, piece: Piece) -> dict[str, Any]:
         found = self._choice(index, self.choices[index], piece.text, piece.spoken)
-        return {**found, "drafted": sum(one.drafted for one in piece.spoken)}
+        return {**found, "drafted": [one.drafted for one in piece.spoken]}
 
     def hear(self, number: int, event: Event) -> list[dict[str, Any]]:
         if isinstance(event, Read) and self.asked.echo:
@@ -161,7 +161,7 @@ class Chat(Answer):
     asked: ChatRequest
 
     def choice(self, index: int, choice: Choice) -> dict[str, Any]:
-        text = choice.text.removeprefix(" ")
+        text = self._begun(choice.text)
         message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None}
         reason = choice.reason
         called = call_in(text, self.asked.tools) if self.asked.tools and self.asked.tool_choice != "none" else None
@@ -182,7 +182,7 @@ class Chat(Answer):
     def part(self, index: int, piece: Piece) -> dict[str, Any]:
         choice, text = self.choices[index], piece.text
         if choice.length == len(text):  # the first of it
-            text = text.removeprefix(" ")
+            text = self._begun(text)
         reason = choice.reason
         delta: dict[str, Any] = {"content": text} if text else {}
         if self.holds_back:
@@ -193,15 +193,18 @@ class Chat(Answer):
                 calls = whole["message"].get("tool_calls")
                 delta = {"content": whole["message"]["content"]} if calls is None else {"tool_calls": _numbered(calls)}
         logprobs = self._logprobs(piece.spoken) if piece.spoken else None
-        drafted = sum(one.drafted for one in piece.spoken)
         return {
             "index": index,
             "delta": delta,
             "logprobs": logprobs,
             "finish_reason": reason,
-            "drafted": drafted,
+            "drafted": [one.drafted for one in piece.spoken],
             **({} if choice.state is None else {"state": choice.state}),
         }
+
+    def _begun(self, text: str) -> str:
+        """The beginning of an answer without the space behind the role."""
+        return text if self.asked.continue_final_message else text.removeprefix(" ")
 
     @property
     def holds_back(self) -> bool:

@@ -18,7 +18,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import Field
 
-from runnel.serve import documents
+from runnel.serve import documents, forecasts
 from runnel.serve.answering import Call, unless_gone
 from runnel.serve.door import Door
 from runnel.serve.errors import Refused, add_handlers
@@ -76,6 +76,7 @@ def create_app(
     _add_writing(app, service)
     _add_reading(app, service)
     documents.add_routes(app, service)
+    forecasts.add_routes(app)
     _add_watching(app, service)
     return app
 

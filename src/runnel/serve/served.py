@@ -49,20 +49,28 @@ STOPS = ("\nuser:", "\nsystem:", "\ntool:")
 """What would begin somebody else's turn."""
 
 
-def conversation(messages: Sequence[Message], tools: Sequence[Tool] | None = None) -> str:
-    """Messages as a text that a model without a template of its own goes on with: a line `role: content` for each."""
+def conversation(messages: Sequence[Message], tools: Sequence[Tool] | None = None, go_on: bool = False) -> str:
+    """Messages as a text that a model without a template of its own goes on with: a line `role: content` for each.
+
+    go_on: the last of them is the beginning of the answer, to the letter.
+    """
     lines = []
     if tools:
         offered = [tool.function.model_dump_json(exclude_none=True) for tool in tools]
         lines.append('system: Functions that may be called by writing {"name": ..., "arguments": ...}:')
         lines += offered
-    for message in messages:
-        content = message.content
-        said = content if isinstance(content, str) else "".join(part.text for part in content or [])
+    for message in messages[: len(messages) - go_on]:
+        said = _said(message)
         calls = [
             f'{{"name":"{call.function.name}","arguments":{call.function.arguments}}}'
             for call in message.tool_calls or []
         ]
         who = message.role if message.name is None else f"{message.role} ({message.name})"
         lines.append(f"{who}: {' '.join([said, *calls]).strip()}")
-    return "\n".join([*lines, "assistant:"])
+    begun = f" {_said(messages[-1])}" if go_on else ""
+    return "\n".join([*lines, f"assistant:{begun}"])
+
+
+def _said(message: Message) -> str:
+    content = message.content
+    return content if isinstance(content, str) else "".join(part.text for part in content or [])

@@ -19,15 +19,15 @@ LEAST = -9999.0
 
 @dataclass(frozen=True)
 class Spoken:
-    """A token of the text. start: where its bytes begin. top: the likeliest tokens in its place. drafted: whether it
-    was guessed before the model was asked.
+    """A token of the text. start: where its bytes begin. top: the likeliest tokens in its place. drafted: its place
+    in the draft that guessed it before the model was asked; 0 for a token that nothing guessed.
     """
 
     token: int
     logprob: float | None
     top: dict[int, float]
     start: int
-    drafted: bool = False
+    drafted: int = 0
 
 
 @dataclass
@@ -57,7 +57,7 @@ class Speech:
         for i, (token, logprob) in enumerate(zip(wrote.tokens, wrote.logprobs, strict=True)):
             if token in self.stops or self.shown.found:
                 break
-            drafted = i + 1 < len(wrote.tokens)
+            drafted = i + 1 if i + 1 < len(wrote.tokens) else 0
             self.waiting.append(Spoken(token, logprob, wrote.tops[i] if wrote.tops else {}, self.begun, drafted))
             self.begun += len(self.codec.token_bytes[token])
             text += self.shown.push(token)

@@ -136,3 +136,4 @@ class ChatRequest(Sampling):
     tools: Annotated[list[Tool], Field(min_length=1, max_length=128)] | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
     parallel_tool_calls: Literal[False] | None = None
+    continue_final_message: bool | None = Field(None, description="Go on with the last message, the assistant's own.")

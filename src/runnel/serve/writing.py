@@ -43,6 +43,11 @@ def chat_of(service: Service, asked: ChatRequest, key: Key) -> Answer:
         raise ValueError("tool_choice needs tools; got none")
     if None not in (asked.max_tokens, asked.max_completion_tokens):
         raise ValueError("give one of max_tokens and max_completion_tokens; got both")
+    go_on = bool(asked.continue_final_message)
+    if go_on and (asked.messages[-1].role != "assistant" or asked.tools or asked.response_format):
+        raise ValueError(
+            "continue_final_message needs a last message of the assistant, and neither tools nor response_format"
+        )
     served = service.served
     limit = asked.max_completion_tokens or asked.max_tokens or min(1024, served.max_tokens)
     schema = schema_of(asked.response_format)
@@ -51,7 +56,7 @@ def chat_of(service: Service, asked: ChatRequest, key: Key) -> Answer:
         raise ValueError("response_format and a tool_choice that forces a call exclude each other; got both")
     schema = schema or call
     meant = plan(served, asked, limit, asked.top_logprobs or 0, schema, () if schema else STOPS)
-    text = conversation(asked.messages, asked.tools if asked.tool_choice != "none" else None)
+    text = conversation(asked.messages, asked.tools if asked.tool_choice != "none" else None, go_on)
     after, before = service.after(key, asked.state)
     prompt = text if asked.state is None else f"\n{text}"
     return Chat(served, meant, prompts_of(served, prompt, before), asked, after)

@@ -10,6 +10,7 @@ from runnel.train.schedules import SCHEDULES
 
 OPTIMIZERS = ("adamw", "muon")
 PRECISIONS = ("float32", "bfloat16")
+CHECKPOINTS = ("whole", "sharded")
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ class TrainConfig:
     valid_every: steps between validations; None leaves only the one at the end.
     patience: validations without a new best before the run stops and exports its best weights; None never stops early.
     save_seconds: least time between checkpoints; 0 saves after each step. One is also saved at step 0 and at the end.
+    checkpoints: "whole", written by rank 0 while all wait, or "sharded": each rank writes its share while the run goes
+        on (`parts.py`). Either is read whatever the number of ranks, and whatever was asked for before.
     log_every: steps between lines of metrics.jsonl.
     tensorboard: also write TensorBoard events to folder/tensorboard.
     seed: of PyTorch's generator at step 0 (dropout and the like; the source has its own seed).
@@ -62,6 +65,7 @@ class TrainConfig:
     valid_every: int | None = 200
     patience: int | None = None
     save_seconds: float = 30.0
+    checkpoints: Literal["whole", "sharded"] = "whole"
     log_every: int = 1
     tensorboard: bool = False
     seed: int = 0
@@ -79,7 +83,12 @@ class TrainConfig:
             raise ValueError("patience counts validations, so it needs valid_every; got valid_every=None")
 
     def _check_choices(self) -> None:
-        choices = {"optimizer": OPTIMIZERS, "schedule": tuple(SCHEDULES), "precision": PRECISIONS}
+        choices = {
+            "optimizer": OPTIMIZERS,
+            "schedule": tuple(SCHEDULES),
+            "precision": PRECISIONS,
+            "checkpoints": CHECKPOINTS,
+        }
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {getattr(self, name)!r}")

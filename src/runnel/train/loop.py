@@ -38,6 +38,7 @@ from runnel.train.guard import Diverged, Interrupted, StopSignal, locked, stop_s
 from runnel.train.identity import check_same_run, describe_code, describe_run
 from runnel.train.learner import Learner, save_learner
 from runnel.train.metrics import MetricsLog
+from runnel.train.parts import Parts
 from runnel.train.ranks import Ranks, Share
 from runnel.train.records import Position, StepReport, TrainResult, bits_per_byte
 from runnel.train.schedules import SCHEDULES
@@ -92,6 +93,7 @@ class Run:
         self.best: dict[str, Tensor] | None = None
         self.position = Position()
         self.saved: Position | None = None
+        self.parts = Parts(folder, ranks.group_of_its_own()) if config.checkpoints == "sharded" else None
         torch.manual_seed(config.seed)
         self._restore()
         ranks.wait()  # before rank 0 writes what another would still read
@@ -115,6 +117,7 @@ class Run:
                 self.validate(log, stop)
             if self._agree(stop.received):
                 self.save()
+                self.settle()
                 raise Interrupted(self.position.step, self.folder)
             if self._reason_to_end():
                 break
@@ -126,6 +129,7 @@ class Run:
             if on_step is not None:
                 on_step(report)
         self.save()
+        self.settle()
 
     def step(self) -> StepReport:
         """One optimiser step. `Diverged`, before any weight is touched, when the loss or the gradient is not finite."""
@@ -211,31 +215,43 @@ class Run:
         """Save a checkpoint, unless the last one already says the same. `Diverged` rather than save a bad number."""
         if self.saved == self.position:
             return
-        tensors = sharding.whole(self._tensors())
-        bad = weights.first_bad(tensors)
+        tensors = self._tensors()
+        bad = weights.first_bad(sharding.own(tensors))
         if bad is not None:
             raise Diverged(f"after step {self.position.step} {bad}; {self._last_good()}")
         facts = {"run": self.identity, "position": asdict(self.position)}
         same_step = self.saved is not None and self.saved.step == self.position.step
         previous = None if self.saved is None or same_step else self.saved.step
-        if self.ranks.is_first:
-            checkpoint.save(self.folder, checkpoint.Checkpoint(self.position.step, tensors, facts), previous)
+        if self.parts is not None:
+            self.parts.save(checkpoint.Checkpoint(self.position.step, tensors, facts), previous)
+        else:
+            self._save_whole(checkpoint.Checkpoint(self.position.step, sharding.whole(tensors), facts), previous)
         self.saved = replace(self.position)
         self.saved_at = time.perf_counter()
 
+    def _save_whole(self, whole: checkpoint.Checkpoint, previous: int | None) -> None:
+        if self.ranks.is_first:
+            checkpoint.save(self.folder, whole, previous)
+
+    def settle(self) -> None:
+        """Until the last checkpoint is on disk."""
+        if self.parts is not None:
+            self.parts.settle()
+
     def _restore(self) -> None:
-        found = checkpoint.load(self.folder)
+        found = self.ranks.told(lambda: checkpoint.find(self.folder))
         if found is None:
             if (self.folder / "model.safetensors").exists():
                 raise ValueError(f"{self.folder} must be new or hold a run; it holds a model without checkpoints")
             return
         check_same_run(found.facts["run"], self.identity, self.folder)
-        weights.overwrite(weights.persistent(self.model), _part(found.tensors, "model/"))
-        optim.load_named_state(self.optimizers, _part(found.tensors, "optimizer/"))
+        tensors = checkpoint.read(found.path, self.model)
+        weights.overwrite(weights.persistent(self.model), _part(tensors, "model/"))
+        optim.load_named_state(self.optimizers, _part(tensors, "optimizer/"))
         if self.average is not None:
-            weights.overwrite(self.average, _part(found.tensors, "average/"))
-        self.best = _part(found.tensors, "best/") or None
-        _set_generator(self.device, _part(found.tensors, "generator/"))
+            weights.overwrite(self.average, _part(tensors, "average/"))
+        self.best = _part(tensors, "best/") or None
+        _set_generator(self.device, _part(tensors, "generator/"))
         self.position = Position(**found.facts["position"])
         self.saved = replace(self.position)
 
@@ -252,6 +268,7 @@ class Run:
     def _last_good(self) -> str:
         if self.saved is None:
             return "there is no checkpoint yet"
+        self.settle()
         return f"the last good checkpoint, of step {self.saved.step}, is in {self.folder}"
 
     # ---- parts of a step ----------------------------------------------------------------------------------------

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from datetime import timedelta
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -29,6 +29,8 @@ from runnel import catalog
 from runnel.lineage import Exchange, Lineage
 from runnel.train.sharding import is_sharded
 from runnel.types import Batch
+
+Found = TypeVar("Found")
 
 
 class RankFailed(Exception):
@@ -134,6 +136,10 @@ class Ranks:
             for gradient, summed in zip(gradients, flat.split(sizes), strict=True):
                 gradient.copy_(summed.view_as(gradient))
 
+    def group_of_its_own(self) -> dist.ProcessGroup | None:
+        """All ranks once more, on CPUs, for what another thread says while the run goes on; None when alone."""
+        return None if self.devices is None else dist.new_group(backend="gloo")
+
     def wait(self) -> None:
         """Until all ranks are here."""
         if self.devices is not None:
@@ -161,6 +167,13 @@ class Ranks:
                         f"all ranks must have the same {name}; rank 0 has {everyone[0][name]}, "
                         f"rank {rank} has {other.get(name)}"
                     )
+
+    def told(self, find: Callable[[], Found]) -> Found:
+        """What rank 0 finds, on all ranks."""
+        found = [find() if self.is_first else None]
+        if self.devices is not None:
+            dist.broadcast_object_list(found, src=0)
+        return cast(Found, found[0])
 
     def _reduced(self, value: float, how: Any) -> float:
         if self.devices is None:

@@ -51,6 +51,11 @@ def whole(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.full_tensor() if isinstance(tensor, DTensor) else tensor for name, tensor in tensors.items()}
 
 
+def own(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """This rank's share of sharded tensors."""
+    return {name: tensor.to_local() if isinstance(tensor, DTensor) else tensor for name, tensor in tensors.items()}
+
+
 def like(tensor: Tensor, pattern: Tensor) -> Tensor:
     """A whole tensor, cut as another is; scalars stay whole."""
     if not isinstance(pattern, DTensor) or tensor.shape != pattern.shape:
