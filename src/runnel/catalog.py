@@ -18,6 +18,7 @@ KINDS = {
     "blocks": "block",
     "norms": "norm",
     "heads": "head",
+    "conversions": "conversion",
     "objectives": "objective",
     "drafters": "drafter",
     "trees": "tree",
