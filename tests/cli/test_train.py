@@ -196,3 +196,17 @@ def wait_for_steps(metrics, process) -> None:
 
 def weights(folder) -> dict[str, bytes]:
     return {name: tensor.numpy().tobytes() for name, tensor in library.load(folder).state_dict().items()}
+
+
+def test_documents_are_packed_or_bucketed_and_the_padding_is_told(folder, in_process):
+    (folder / "docs").mkdir()
+    for number in range(40):
+        (folder / "docs" / f"{number:02}.txt").write_text("ab" * (number % 7 + 1))
+    for option in (["--pack", "shortest_pack_first"], ["--bucket"]):
+        code, _, err = in_process(["train", "docs", *SMALL, *option, "--steps", 2, "--out", option[0][2:]], folder)
+        assert code == 0, err
+        assert "empty columns: " in err and "with documents as they come" in err
+    code, _, err = in_process(["train", "docs", *SMALL, "--pack", "buckets"], folder)
+    assert code == 2 and "--bucket is the option for buckets" in err
+    code, _, err = in_process(["train", "docs", *SMALL, "--pack", "least_squares", "--bucket"], folder)
+    assert code == 2 and "give one of --pack and --bucket" in err

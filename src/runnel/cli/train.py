@@ -64,6 +64,10 @@ def command(
     objective: Annotated[str | None, _option(DRAFTING, "The loss. (default: next_token, or the drafter's own)")] = None,
     length: Annotated[int, _option(DATA, "Tokens in a row.")] = 256,
     batch: Annotated[int, _option(DATA, "Rows in a micro-batch.")] = 8,
+    pack: Annotated[
+        str | None, _option(DATA, "Whole documents, several a row: shortest_pack_first or least_squares.")
+    ] = None,
+    bucket: Annotated[bool, _option(DATA, "Whole documents, one a row, batches of like lengths.", "--bucket")] = False,
     codec: Annotated[CodecName, _option(DATA, "How text becomes tokens.")] = CodecName.BYTES,
     vocab_size: Annotated[int, _option(DATA, "Tokens of a BPE that is learned from the text.")] = 4096,
     tokenizer: Annotated[Path | None, _option(DATA, "A byte-level tokenizer.json to use with --codec bpe.")] = None,
@@ -141,6 +145,7 @@ def command(
         seed=seed,
     )
     _training.set_threads(threads)
+    packing = _packing(pack, bucket)
     with _training.ranks(mesh, exchange) as ranks:
         folder = Path("runs", _name(source)) if out is None else out
         with ranks.first_alone():
@@ -149,7 +154,9 @@ def command(
             else:
                 chosen = codecs.load(target)
             with _screen.working(f"reading {source}"):
-                opened = data.open_source(source, chosen, length, batch, seed, folder / "spool", valid_fraction)
+                spool = folder / "spool"
+                opened = data.open_source(source, chosen, length, batch, seed, spool, valid_fraction, packing)
+        _note_padding(opened)
         if target is not None and drafter is not None:
             guesser = _drafting.build(drafter, load_run(target), seed)
             n_parameters = sum(p.numel() for p in guesser.parameters())
@@ -163,6 +170,21 @@ def command(
         _screen.note(f"{source}: {model}, {n_parameters:,} parameters, into {folder}")
         result = _training.fit(built, opened, folder, config, baselines, ranks=ranks)
         report(result, baselines, n_parameters, json)
+
+
+def _packing(pack: str | None, bucket: bool) -> str | None:
+    """A page of `runnel.packings`."""
+    if pack is not None and bucket:
+        raise ValueError(f"give one of --pack and --bucket; got --pack {pack} and --bucket")
+    if pack == "buckets":
+        raise ValueError("--pack puts several documents in a row; --bucket is the option for buckets")
+    return "buckets" if bucket else pack
+
+
+def _note_padding(source: Source) -> None:
+    if "padding" in source.facts:
+        now, before = source.facts["padding"], source.facts["padding_before"]
+        _screen.note(f"empty columns: {now:.1%}; with documents as they come {before:.1%}")
 
 
 def _baselines(source: Source) -> dict[str, float]:

@@ -37,19 +37,24 @@ def open_source(
     seed: int = 0,
     spool: str | Path | None = None,
     valid_fraction: float = 0.1,
+    packing: str | None = None,
 ) -> Source:
     """A source by path (file or folder), `-` (stdin), or name, with options: `recall:pairs=16`, `lib:suffix=.py`.
 
     A generator's name wins over a file of the same name; `./recall` is the file.
 
     length: T. spool: folder of this run for stdin and for tokens. codec and valid_fraction matter for text only.
+    packing: a page of `runnel.packings`, how documents of a text share rows of whole documents; None: rows are cut from
+    the stream of all documents.
     ValueError in one line for whatever the user got wrong; a mistyped name is answered with the nearest one.
     """
     _check_numbers(length, batch_size, seed)
     name, options = _split(str(spec))
     if _is_text(name):
         config = _config(text.Config, "text", options)
-        return text.Source(name, config, codec, length, batch_size, seed, _folder(spool), valid_fraction)
+        return text.Source(name, config, codec, length, batch_size, seed, _folder(spool), valid_fraction, packing)
+    if packing is not None:
+        raise ValueError(f"packing={packing} needs documents: a file, a folder or -; got {spec}")
     page = catalog.page("data", _known(name))
     source: Source = page.Source(_config(page.Config, name, options), length, batch_size, seed)
     return source

@@ -2,7 +2,8 @@
 
 All documents form one stream of tokens: with the byte codec the files themselves, with another one
 `<spool>/tokens.bin`, encoded once. The last `valid_fraction` of the bytes is held out, the same bytes whatever the
-codec. How rows are cut, shuffled and kept apart where documents meet is told in `corpus/rows.py`.
+codec. How rows are cut, shuffled and kept apart where documents meet is told in `corpus/rows.py`; `corpus/documents.py`
+makes rows of whole documents.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from runnel.data.corpus.documents import Bucketed, Packed, arrange
 from runnel.data.corpus.files import open_files
 from runnel.data.corpus.rows import TrainRows, held_out_rows, to_batch
 from runnel.data.corpus.spool import Codec, encode_to_disk, spool_stdin
@@ -27,6 +29,8 @@ PAPERS: dict[str, str] = {}
 NOT_ITS_OWN = ("test", "tests", "idle_test", "site-packages", "dist-packages", "encodings", "pydoc_data", "lib2to3")
 """Folders of Python's standard library that hold tests, tables, or what is not the library's own."""
 _COUNTED_AT_ONCE = 1 << 20
+
+Arranged = TrainRows | Packed | Bucketed
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,8 @@ def standard_library() -> str:
 
 class Source:
     """Batches of a text: a path, or a stream of bytes. length: T. spool: folder for copies, one per run; needed for
-    stdin and for codecs with merges.
+    stdin and for codecs with merges. packing: a page of `runnel.packings` that arranges whole documents; None cuts rows
+    from the stream of all of them.
 
     ValueError: nothing there, empty, unreadable, not text (with the position), or too short for rows of T.
     """
@@ -64,6 +69,7 @@ class Source:
         seed: int = 0,
         spool: Path | None = None,
         valid_fraction: float = 0.1,
+        packing: str | None = None,
     ) -> None:
         text = path if isinstance(path, Stream) else open_text(path, config, spool)
         path = path if isinstance(path, str) else str(path.paths[0])
@@ -76,14 +82,17 @@ class Source:
         if len(self.stream) < length + 2 or self.cut < length + 1:
             least = f"at least {length + 2} tokens, {length + 1} of them to train on, for length={length}"
             raise ValueError(f"{path} must have {least}; it has {len(self.stream)}, {self.cut} to train on")
-        self._train = TrainRows(self.stream, self.cut, length, seed)
+        if packing is not None:
+            self._train: Arranged = arrange(self.stream, self.cut, length, batch_size, seed, packing)
+        else:
+            self._train = TrainRows(self.stream, self.cut, length, batch_size, seed)
         self.facts = self._facts(path, len(text))
 
     def batch(self, index: int) -> Batch:
         """The index-th training batch, inputs and targets (B, T): a pure function of (text, seed, index)."""
         if index < 0:
             raise ValueError(f"batch index must be >= 0; got {index}")
-        return to_batch(self._train.rows(index * self.batch_size, self.batch_size))
+        return self._train.batch(index)
 
     def valid(self) -> Iterator[Batch]:
         """The whole held-out part in order, every item a target once; the last batch may have fewer rows."""
@@ -117,7 +126,14 @@ class Source:
             "rows_per_epoch": self._train.per_epoch,
             "valid_batches": -(-self._n_valid_rows // self.batch_size),
             "fingerprint": self._fingerprint(),
+            **self._empty_columns(),
         }
+
+    def _empty_columns(self) -> dict[str, float]:
+        """Shares of columns that hold nothing, as arranged and with documents as they come."""
+        if isinstance(self._train, TrainRows):
+            return {}
+        return {"padding": self._train.padding, "padding_before": self._train.padding_before}
 
     def _count_bytes(self, start: int, stop: int) -> int:
         """How many bytes the tokens [start, stop) stand for."""

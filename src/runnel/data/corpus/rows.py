@@ -40,11 +40,16 @@ class TrainRows:
     stream: Stream
     stop: int
     length: int
+    batch_size: int
     seed: int
 
     @property
     def per_epoch(self) -> int:
         return -(-self.stop // self.length)
+
+    def batch(self, index: int) -> Batch:
+        """The index-th `batch_size` rows."""
+        return to_batch(self.rows(index * self.batch_size, self.batch_size))
 
     def rows(self, first: int, count: int) -> list[Row]:
         """Rows [first, first + count) of the endless order; they may lie in several epochs."""
