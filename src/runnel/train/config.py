@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from runnel import catalog
 from runnel.train.schedules import SCHEDULES
 
 OPTIMIZERS = ("adamw", "muon")
@@ -79,6 +80,8 @@ class TrainConfig:
             raise ValueError(f"chunk needs the objective next_token; got {self.objective}")
         if self.shard and (self.ema is not None or self.patience is not None):
             raise ValueError(f"shard keeps one set of weights; got ema={self.ema}, patience={self.patience}")
+        if self.shard and getattr(catalog.page("objectives", self.objective), "WHOLE", False):
+            raise ValueError(f"the objective {self.objective} needs a model that is not sharded; got shard=True")
         if self.patience is not None and self.valid_every is None:
             raise ValueError("patience counts validations, so it needs valid_every; got valid_every=None")
 
