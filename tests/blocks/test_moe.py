@@ -16,12 +16,45 @@ def test_equals_every_token_alone(experts, active):
 
 
 @pytest.mark.parametrize(
-    "options", [{"rescaled": False}, {"shared": 5}, {"shared": 5, "shared_gate": True, "hidden": 7}]
+    "options",
+    [
+        {"rescaled": False},
+        {"shared": 5},
+        {"shared": 5, "shared_gate": True, "hidden": 7},
+        {"scores": "sigmoid", "scale": 2.5},
+        {"gated": False, "activation": "squared_relu", "shared": 5},
+        {"groups": 4, "reached": 2, "active": 3},
+    ],
 )
 def test_what_published_models_differ_in(options):
     made, x = block(**options), torch.randn(2, 5, 6, dtype=torch.float64)
     assert not torch.allclose(made(x), block()(x))
     torch.testing.assert_close(made(x), made.reference(x), rtol=1e-9, atol=1e-9)
+
+
+def test_a_correction_decides_who_is_chosen_and_not_how_much():
+    made, x = block(corrected=True, scores="sigmoid", rescaled=False), torch.randn(1, 20, 6, dtype=torch.float64)
+    with torch.no_grad():
+        made.correction[3] = 5.0
+    weights, chosen = made._route(x[0])
+    assert (chosen == 3).any(-1).all()
+    torch.testing.assert_close(weights, made.router(x[0]).sigmoid().gather(1, chosen))
+
+
+def test_experts_come_from_the_groups_that_are_reached():
+    made, x = block(groups=4, reached=2, active=3), torch.randn(1, 50, 6, dtype=torch.float64)
+    p = made.router(x[0]).softmax(-1)
+    sums = p.unflatten(-1, (4, 2)).sum(-1)
+    for row, chosen in zip(sums, made._route(x[0])[1], strict=True):
+        assert {int(e) // 2 for e in chosen} <= set(row.topk(2).indices.tolist())
+
+
+@pytest.mark.parametrize(
+    "options", [{"groups": 3}, {"groups": 8}, {"groups": 4, "active": 3}, {"groups": 2, "reached": 3}]
+)
+def test_groups_that_do_not_fit(options):
+    with pytest.raises(ValueError, match="moe needs groups of two or more of its 8 experts"):
+        block(**options)
 
 
 def test_a_gate_without_a_shared_expert():

@@ -1,4 +1,4 @@
-"""Mixture of experts: each token goes to its best few of many small SwiGLU perceptrons.
+"""Mixture of experts: each token goes to its best few of many small perceptrons.
 
 Papers: "Outrageously Large Neural Networks: The Sparsely-Gated Mixture-of-Experts Layer" (2017, 1701.06538);
 "Switch Transformers" (2021, 2101.03961) for the balance loss.
@@ -15,26 +15,33 @@ the output: its gradient is added to that of the router's probabilities (weight 
 | expand | width of one expert / d |
 | hidden | width of one expert, where it is not a round multiple of d |
 | rescaled | divide by the sum of the top-k p, or not, as Jamba |
+| gated, activation | E(x) = W_2 (f(W x) * V x); not gated: W_2 f(W x), as in Nemotron |
+| scores, scale | p = "softmax" or "sigmoid" of W_r x; what the weights of experts are multiplied by |
+| corrected | experts are chosen by p + b, and weighted by p: b is what keeps the load even (2408.15664) |
+| groups, reached | experts are chosen from the groups whose two best are best, as in DeepSeek-V3 (2412.19437) |
 | shared | width of S, an expert that every token goes to; 0 for none. shared_gate: times sigmoid(w . x), as Qwen |
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import silu
 
-from runnel.mixer import linear
+from runnel.mixer import linear, parameter
+from runnel.ops.activations import activation
+from runnel.ops.balance import Balanced
 from runnel.ops.precision import widen
 
 PAPERS = {
     "Outrageously Large Neural Networks: The Sparsely-Gated Mixture-of-Experts Layer": "1701.06538",
     "Switch Transformers: Scaling to Trillion Parameter Models with Simple and Efficient Sparsity": "2101.03961",
 }
+SCORES: dict[str, Callable[[Tensor], Tensor]] = {"softmax": partial(torch.softmax, dim=-1), "sigmoid": torch.sigmoid}
 
 
 @dataclass(frozen=True)
@@ -47,6 +54,13 @@ class Config:
     rescaled: bool = True
     shared: int = 0
     shared_gate: bool = False
+    gated: bool = True
+    activation: str = "silu"
+    scores: str = "softmax"
+    scale: float = 1.0
+    corrected: bool = False
+    groups: int = 1
+    reached: int = 1
 
 
 class MoE(nn.Module):
@@ -56,13 +70,22 @@ class MoE(nn.Module):
             raise ValueError(f"moe needs 1 <= active <= experts; got {config.active} of {config.experts}")
         if config.shared_gate and not config.shared:
             raise ValueError("moe needs a shared expert for its shared_gate; got shared=0")
+        if config.scores not in SCORES:
+            raise ValueError(f"moe needs scores of {sorted(SCORES)}; got {config.scores!r}")
+        size = config.experts // config.groups
+        if config.groups > 1 and (
+            config.experts % config.groups or size < 2 or not config.active <= size * config.reached <= config.experts
+        ):
+            required = f"groups of two or more of its {config.experts} experts, those reached with {config.active}"
+            raise ValueError(f"moe needs {required}; got {config.groups} groups, {config.reached} reached")
         hidden = config.hidden or 8 * max(1, round(config.expand * d_model / 8))
-        self.config = config
+        self.config, self.activation, parts = config, activation(config.activation), 1 + config.gated
         self.router = linear(d_model, config.experts)
-        self.up = nn.ModuleList(linear(d_model, 2 * hidden) for _ in range(config.experts))
+        self.correction = parameter(torch.zeros(config.experts)) if config.corrected else None
+        self.up = nn.ModuleList(linear(d_model, parts * hidden) for _ in range(config.experts))
         self.out = nn.ModuleList(linear(hidden, d_model) for _ in range(config.experts))
         if config.shared:
-            self.up.append(linear(d_model, 2 * config.shared))
+            self.up.append(linear(d_model, parts * config.shared))
             self.out.append(linear(config.shared, d_model))
         self.shared_gate = linear(d_model, 1) if config.shared_gate else None
 
@@ -82,9 +105,9 @@ class MoE(nn.Module):
         y = torch.zeros_like(x)
         for b in range(x.shape[0]):
             for t in range(x.shape[1]):
-                p = self.router(x[b, t]).softmax(-1)
-                best = p.argsort(descending=True)[: self.config.active]
-                total = p[best].sum() if self.config.rescaled else 1.0
+                p = SCORES[self.config.scores](self.router(x[b, t]))
+                best = self._wanted(p[None])[0].argsort(descending=True)[: self.config.active]
+                total = (p[best].sum() if self.config.rescaled else 1.0) / self.config.scale
                 y[b, t] = sum(p[e] / total * self._expert(int(e), x[b, t]) for e in best)
                 if self.config.shared:
                     y[b, t] += self._shared(x[b, t])
@@ -92,29 +115,30 @@ class MoE(nn.Module):
 
     def _route(self, flat: Tensor) -> tuple[Tensor, Tensor]:
         """Weights and expert indices, each (tokens, active)."""
-        p = widen(self.router(flat)).softmax(-1)
-        chosen = p.topk(self.config.active).indices
-        share = torch.zeros_like(p).scatter(1, chosen, 1.0).mean(0) / self.config.active
-        best = _Balanced.apply(p, share, self.config.balance).gather(1, chosen)
-        return best / best.sum(-1, keepdim=True) if self.config.rescaled else best, chosen
+        config, p = self.config, SCORES[self.config.scores](widen(self.router(flat)))
+        chosen = self._wanted(p.detach()).topk(config.active).indices
+        share = torch.zeros_like(p).scatter(1, chosen, 1.0).mean(0) / config.active
+        best = Balanced.apply(p, share, config.balance).gather(1, chosen)
+        best = best / best.sum(-1, keepdim=True) if config.rescaled else best
+        return best if config.scale == 1 else best * config.scale, chosen
+
+    def _wanted(self, p: Tensor) -> Tensor:
+        """By what the best experts are chosen: p with the correction, minus infinity in groups that are not reached."""
+        groups, wanted = self.config.groups, p if self.correction is None else p + self.correction.detach()
+        if groups == 1:
+            return wanted
+        split = wanted.unflatten(-1, (groups, -1))
+        reached = split.topk(2).values.sum(-1).topk(self.config.reached).indices
+        outside = torch.ones(split.shape[:2], dtype=torch.bool, device=p.device).scatter(1, reached, False)
+        return split.masked_fill(outside[..., None], -torch.inf).flatten(1)
 
     def _shared(self, x: Tensor) -> Tensor:
         y = self._expert(self.config.experts, x)
         return y if self.shared_gate is None else self.shared_gate(x).sigmoid() * y
 
     def _expert(self, e: int, x: Tensor) -> Tensor:
-        gate, value = self.up[e](x).chunk(2, dim=-1)
-        return self.out[e](silu(gate) * value)
-
-
-class _Balanced(torch.autograd.Function):
-    """The identity on p (tokens, n); backward adds the gradient of weight * n * sum_e share_e mean(p_e)."""
-
-    @staticmethod
-    def forward(ctx: Any, p: Tensor, share: Tensor, weight: float) -> Tensor:
-        ctx.slope = weight * p.shape[1] / p.shape[0] * share
-        return p.view_as(p)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        return grad + ctx.slope, None, None
+        made = self.up[e](x)
+        if not self.config.gated:
+            return self.out[e](self.activation(made))
+        gate, value = made.chunk(2, dim=-1)
+        return self.out[e](self.activation(gate) * value)

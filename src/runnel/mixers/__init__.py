@@ -15,11 +15,22 @@ from runnel.state import Memory
 class DeltaHeads(nn.Module):
     """What the delta rules take from the input: q, k, v = silu(conv(W x)) by head, q and k of unit length.
 
-    writes: keys and values of a token, side by side on the axis of heads. q is scaled by K^-1/2.
+    writes: keys and values of a token, side by side on the axis of heads. q is scaled by K^-1/2. eps: added to squared
+    lengths; 0 for the exact length.
     """
 
-    def __init__(self, d_model: int, heads: int, key_width: int, value_width: int, conv_width: int, writes: int = 1):
+    def __init__(
+        self,
+        d_model: int,
+        heads: int,
+        key_width: int,
+        value_width: int,
+        conv_width: int,
+        writes: int = 1,
+        eps: float = 0.0,
+    ) -> None:
         super().__init__()
+        self.eps = eps
         self.widths = (key_width, key_width, value_width)
         self.sizes = [heads * key_width, writes * heads * key_width, writes * heads * value_width]
         self.project = linear(d_model, sum(self.sizes))
@@ -47,7 +58,10 @@ class DeltaHeads(nn.Module):
     def _split(self, mixed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         parts = zip(mixed.split(self.sizes, dim=-1), self.widths, strict=True)
         q, k, v = [part.unflatten(-1, (-1, width)) for part, width in parts]
-        return normalize(q, dim=-1) * self.widths[0] ** -0.5, normalize(k, dim=-1), v
+        return self._unit(q) * self.widths[0] ** -0.5, self._unit(k), v
+
+    def _unit(self, x: Tensor) -> Tensor:
+        return x * (x.square().sum(-1, keepdim=True) + self.eps).rsqrt() if self.eps else normalize(x, dim=-1)
 
 
 class GatedNorm(RMSNorm):

@@ -11,8 +11,11 @@ Paper: "Kimi Linear: An Expressive, Efficient Attention Architecture" (2025, 251
 |---|---|
 | rank | of both low-rank maps; None: the width of a head |
 | beta_max | 1; with 2 the transition has eigenvalues down to -1 |
+| heads | number of heads, where it is not d / head_dim |
+| key_eps | added to the squared length of q and k; 0 for the exact length |
+| gate_bias | the output gate has a bias |
 
-Three such layers to one of attention without positions make Kimi Linear: "(kda*3, attention(rope=False))".
+Three such layers to one of attention without positions make Kimi Linear: "(kda*3, latent_attention(rope_base=None))".
 """
 
 from __future__ import annotations
@@ -39,6 +42,10 @@ class Config:
     rank: int | None = None
     conv: int = 4
     beta_max: float = 1.0
+    heads: int | None = None
+    key_eps: float = 0.0
+    norm_eps: float = 1e-6
+    gate_bias: bool = True
 
     def __post_init__(self) -> None:
         if self.rank is not None and self.rank < 1:
@@ -53,21 +60,24 @@ class State(NamedTuple):
 
 
 class KimiDeltaAttention(Mixer):
-    variants = ({"beta_max": 2.0, "head_dim": 4},)
+    variants = (
+        {"beta_max": 2.0, "head_dim": 4},
+        {"heads": 3, "head_dim": 2, "key_eps": 0.1, "gate_bias": False},
+    )
 
     def __init__(self, d_model: int, config: Config) -> None:
         super().__init__()
-        self.width, self.beta_max = head_width(d_model, config.head_dim), config.beta_max
-        self.heads = d_model // self.width
-        rank = config.rank or self.width
-        self.inputs = DeltaHeads(d_model, self.heads, self.width, self.width, config.conv)
+        self.width = head_width(d_model, config.head_dim) if config.heads is None else config.head_dim or 64
+        self.heads, self.beta_max = config.heads or d_model // self.width, config.beta_max
+        inner, rank = self.heads * self.width, config.rank or self.width
+        self.inputs = DeltaHeads(d_model, self.heads, self.width, self.width, config.conv, eps=config.key_eps)
         self.beta = linear(d_model, self.heads)
-        self.decay = nn.Sequential(linear(d_model, rank), linear(rank, d_model))
-        self.decay_bias = parameter(log_uniform_inverse_softplus(d_model, 1e-3, 1e-1))
+        self.decay = nn.Sequential(linear(d_model, rank), linear(rank, inner))
+        self.decay_bias = parameter(log_uniform_inverse_softplus(inner, 1e-3, 1e-1))
         self.log_a = parameter(torch.empty(self.heads, 1).uniform_(1, 16).log())
-        self.gate = nn.Sequential(linear(d_model, rank), linear(rank, d_model, bias=True))
-        self.norm = RMSNorm(self.width)
-        self.out = linear(d_model, d_model)
+        self.gate = nn.Sequential(linear(d_model, rank), linear(rank, inner, config.gate_bias))
+        self.norm = RMSNorm(self.width, config.norm_eps)
+        self.out = linear(inner, d_model)
 
     def init_state(self, batch_size: int) -> State:
         tail = self.zeros(batch_size, *self.inputs.tail_shape)

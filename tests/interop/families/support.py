@@ -51,7 +51,8 @@ def pair(kind: str, settings: str, case: str, dtype: torch.dtype = torch.float32
     theirs = transformers.AutoModelForCausalLM.from_config(config, experts_implementation="eager").eval()
     theirs.generation_config.eos_token_id = theirs.generation_config.pad_token_id = None
     with torch.no_grad():
-        for parameter in theirs.parameters():  # initial values are too small or too regular to tell parts apart
+        learned = [*theirs.parameters(), *(t for n, t in theirs.named_buffers() if n.endswith("correction_bias"))]
+        for parameter in learned:  # initial values are too small or too regular to tell parts apart
             parameter.add_(torch.randn_like(parameter) * (0.3 if parameter.dim() == 1 else 0.15))
     theirs = theirs.to(dtype)
     _FOLDERS.append(tempfile.TemporaryDirectory(prefix=f"runnel-{case}-"))
