@@ -46,15 +46,8 @@ def model_config(theirs: parts.Theirs) -> ModelConfig:
         use_grouped_topk=True, mla_use_nope=True, num_nextn_predict_layers=0,
     )  # fmt: skip
     heads, width, taps = _delta_sizes(theirs)
-    delta = parts.mixer(
-        "kda",
-        heads=heads,
-        head_dim=width,
-        conv=taps,
-        key_eps=1e-6,
-        norm_eps=theirs["rms_norm_eps"],
-        gate_bias=False,
-    )
+    norms = {"key_eps": 1e-6, "norm_eps": theirs["rms_norm_eps"]}
+    delta = parts.mixer("kda", heads=heads, head_dim=width, conv=taps, gate_bias=False, **norms)
     attention = parts.mixer(
         "latent_attention",
         heads=theirs["num_attention_heads"],
@@ -125,15 +118,15 @@ def _experts(ours: str, own: str, theirs: parts.Theirs) -> Iterator[Entry]:
     yield Entry(f"{ours}.router.weight", f"{own}.gate.weight")
     yield Entry(f"{ours}.correction", f"{own}.gate.e_score_correction_bias")
     yield from parts.expert_entries(ours, f"{own}.experts", count, hidden, EXPERT)
-    shared, pair = hidden * theirs["num_shared_experts"], ("gate_proj", "up_proj")
-    names = tuple(f"{own}.shared_experts.{name}.weight" for name in pair)
+    shared = hidden * theirs["num_shared_experts"]
+    names = tuple(f"{own}.shared_experts.{name}.weight" for name in ("gate_proj", "up_proj"))
     yield Entry(f"{ours}.up.{count}.weight", names, Joined((shared,) * 2))
     yield Entry(f"{ours}.out.{count}.weight", f"{own}.shared_experts.down_proj.weight")
 
 
 def _delta_sizes(theirs: parts.Theirs) -> tuple[int, int, int]:
     """Heads, their width, and the taps of the convolution."""
-    given = theirs["linear_attn_config"] or {}
+    given: parts.Theirs = theirs["linear_attn_config"] or {}
     own = {"num_heads": "linear_num_heads", "head_dim": "linear_head_dim"}
     own |= {"short_conv_kernel_size": "linear_conv_kernel_dim"}
     heads, width, taps = [int(given.get(published, theirs[name])) for published, name in own.items()]
