@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from runnel import catalog, patterns
-from runnel.forecast import auto, conformal, covariates, panel, scaling
-from runnel.forecast.panel import Columns, Panel
+from runnel.forecast import auto, conformal, covariates, cross_validation, panel, scaling, streaming
+from runnel.forecast.panel import Columns, Panel, Progress
 from runnel.forecast.scaling import Scales
 from runnel.forecasters import backbone as backbones
 from runnel.forecasters.blend import Blend
@@ -30,7 +30,6 @@ from runnel.head import Head
 from runnel.windows import FitConfig, FitReport, Law, SeriesTable, WindowModel, WindowSet, WindowShape, build
 
 Array = NDArray[Any]
-Progress = Callable[[float, str], None]
 LONGEST_LOOKBACK = 512
 BATCH = 1024
 AUTO_EVERY = 4
@@ -223,13 +222,8 @@ class Forecaster:
         df: other rows, or other series, to forecast from; None goes on after the rows that were fitted. Series left out
         have NaN. futr_df: the columns `future` for every step of every series.
         """
-        fitted = self._fitted()
-        found = fitted.panel if df is None else self._panel(df)
-        scales = fitted.scales if df is None else self._scales_for(found)
         self._quantile_columns(level or (), quantiles or ())  # raises before the work
-        table = self._table(
-            found, scales, fitted.static, covariates.ahead(futr_df, self.columns, found, scales, self.h)
-        )
+        found, scales, table = self._given(df, futr_df)
         out = self._laid_out(self._laws(table), found, scales, level or (), quantiles or ())
         return panel.like(out, df if df is not None else futr_df)
 
@@ -238,12 +232,7 @@ class Forecaster:
 
         From the head's law, each value for itself; without a head from held-out errors, whole paths of one window.
         """
-        fitted = self._fitted()
-        found = fitted.panel if df is None else self._panel(df)
-        scales = fitted.scales if df is None else self._scales_for(found)
-        table = self._table(
-            found, scales, fitted.static, covariates.ahead(futr_df, self.columns, found, scales, self.h)
-        )
+        found, scales, table = self._given(df, futr_df)
         generator = torch.Generator().manual_seed(self.seed if seed is None else seed)
         draws: list[list[Array]] = [[] for _ in range(n)]
         for law in self._laws(table):
@@ -270,41 +259,23 @@ class Forecaster:
         covariates known ahead are those of the frame. The forecaster itself is left as it was.
         """
         step = step_size or self.h
-        if n_windows < 1 or step < 1:
-            raise ValueError(f"n_windows and step_size must be at least 1; got {n_windows} and {step}")
-        frame = panel.to_pandas(df)
-        whole = panel.make(frame, self.columns, self.freq)
-        places = {id: i for i, id in enumerate(whole.ids)}
-        times, series = pd.to_numeric(frame[self.columns.time]).to_numpy(), frame[self.columns.id].map(places)
-        back, parts = (whole.lengths - self.h - (n_windows - 1) * step), []
-        if (back < 1).any():
-            name = whole.ids[int((back < 1).argmax())]
-            raise ValueError(
-                f"series must have more than {int(whole.lengths.max() - back.max())} rows; {name} has fewer"
-            )
-        other = self._copy()
-        for number in range(n_windows):
-            progress(number / n_windows, f"cutoff {number + 1} of {n_windows}")
-            cutoff = whole.calendar.shift(whole.starts_at, back - 1 + number * step)
-            limit = pd.to_numeric(pd.Series(cutoff)).to_numpy()
-            known = series.notna().to_numpy()
-            before = known.copy()
-            before[known] = times[known] <= limit[series[known].to_numpy().astype(int)]
-            seen = frame[before]
-            if number == 0 or refit:
-                other.fit(seen, static_df)
-            futr = frame[~before] if self.columns.future else None
-            forecast = panel.to_pandas(other.predict(seen, level=level, futr_df=futr))
-            cut = pd.Series(cutoff, index=whole.ids)
-            forecast.insert(2, "cutoff", cut.reindex(forecast[self.columns.id]).to_numpy())
-            parts.append(forecast)
-        joined = pd.concat(parts, ignore_index=True)
-        keys = [self.columns.id, self.columns.time]
-        truth = frame[[*keys, self.columns.target]].assign(**{keys[1]: panel.times_of(frame[keys[1]])})
-        merged = joined.merge(truth, on=keys, how="left")
-        merged.insert(3, self.columns.target, merged.pop(self.columns.target))
-        progress(1.0, "done")
-        return panel.like(merged, df)
+        return cross_validation.run(self, df, n_windows, step, refit, level, static_df, progress)
+
+    # ---- streaming ----------------------------------------------------------------------------------------------
+
+    def begin(self, df: Any = None) -> streaming.Stream:
+        """The state after the rows of the fit, or of a frame of the same series; see `runnel.forecast.streaming`."""
+        return streaming.begin(self, df)
+
+    def update(self, state: streaming.Stream, new_rows: Any) -> streaming.Stream:
+        """The state after further rows, in constant time a row; the old one stays valid. new_rows: a value of every
+        series in order, (S,) or (S, T), or a frame that follows at once.
+        """
+        return streaming.update(self, state, new_rows)
+
+    def forecast(self, state: streaming.Stream, level: Sequence[float] = (), quantiles: Sequence[float] = ()) -> Any:
+        """The frame that `predict` gives, after the newest row of a state."""
+        return streaming.forecast(self, state, level, quantiles)
 
     # ---- parts --------------------------------------------------------------------------------------------------
 

@@ -1,8 +1,8 @@
 """Streaming: forecasts that go on with every new row, from a state of constant size.
 
-    stream = begin(f)                        # after the rows of the fit
-    stream = update(f, stream, rows)         # a new value of every series, or a frame of them; the old one stays valid
-    forecast(f, stream, level=[90])
+    state = f.begin()                        # after the rows of the fit
+    state = f.update(state, rows)            # a new value of every series, or a frame of them; the old one stays valid
+    f.forecast(state, level=[90])
 
 The state is that of the backbone's mixers after all rows so far, so a forecast after an update is the one that reading
 the whole history anew would give. That needs a backbone over values whose window is not normalised by what is in it:
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -21,12 +21,14 @@ import torch
 from torch import Tensor
 
 from runnel.forecast import panel, scaling
-from runnel.forecast.forecaster import Forecaster
 from runnel.forecast.panel import Panel
 from runnel.forecasters.backbone import Backbone
 from runnel.lineage import Lineage
 from runnel.state import Memory
 from runnel.windows import Law
+
+if TYPE_CHECKING:
+    from runnel.forecast.forecaster import Forecaster
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,64 @@
+"""Cross-validation: what would have been forecast from earlier cutoffs, beside what came."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from runnel.forecast import panel
+from runnel.forecast.panel import Columns, Progress
+
+if TYPE_CHECKING:
+    from runnel.forecast.forecaster import Forecaster
+
+
+def run(
+    forecaster: Forecaster,
+    df: Any,
+    n_windows: int,
+    step: int,
+    refit: bool,
+    level: Sequence[float] | None,
+    static_df: Any,
+    progress: Progress,
+) -> Any:
+    """As `Forecaster.cross_validation`, which says what everything means. step: rows between cutoffs."""
+    if n_windows < 1 or step < 1:
+        raise ValueError(f"n_windows and step_size must be at least 1; got {n_windows} and {step}")
+    frame, columns = panel.to_pandas(df), forecaster.columns
+    whole = panel.make(frame, columns, forecaster.freq)
+    back = whole.lengths - forecaster.h - (n_windows - 1) * step
+    if (back < 1).any():
+        name = whole.ids[int((back < 1).argmax())]
+        needed = int(whole.lengths.max() - back.max())
+        raise ValueError(f"series must have more than {needed} rows; {name} has fewer")
+    other, parts = forecaster._copy(), []
+    for number in range(n_windows):
+        progress(number / n_windows, f"cutoff {number + 1} of {n_windows}")
+        cutoff = pd.Series(whole.calendar.shift(whole.starts_at, back - 1 + number * step), index=whole.ids)
+        before = _until(frame, columns, cutoff)
+        if number == 0 or refit:
+            other.fit(frame[before], static_df)
+        ahead = frame[~before] if columns.future else None
+        forecast = panel.to_pandas(other.predict(frame[before], level=level, futr_df=ahead))
+        forecast.insert(2, "cutoff", cutoff.reindex(forecast[columns.id]).to_numpy())
+        parts.append(forecast)
+    progress(1.0, "done")
+    return panel.like(_with_truth(pd.concat(parts, ignore_index=True), frame, columns), df)
+
+
+def _until(frame: pd.DataFrame, columns: Columns, cutoff: pd.Series) -> Any:
+    """Which rows are of a known series and not after its cutoff."""
+    limits = frame[columns.id].map(pd.to_numeric(cutoff))
+    return (limits.notna() & (pd.to_numeric(frame[columns.time]) <= limits)).to_numpy()
+
+
+def _with_truth(forecasts: pd.DataFrame, frame: pd.DataFrame, columns: Columns) -> pd.DataFrame:
+    """The forecasts, with what came in the column after the cutoff."""
+    keys = [columns.id, columns.time]
+    truth = frame[[*keys, columns.target]].assign(**{columns.time: panel.times_of(frame[columns.time])})
+    merged = forecasts.merge(truth, on=keys, how="left")
+    merged.insert(3, columns.target, merged.pop(columns.target))
+    return merged
