@@ -12,6 +12,7 @@ Papers: "Parallelizing Linear Transformers with the Delta Rule over Sequence Len
 |---|---|
 | memory (B, H, K, V) | S transposed |
 | beta_max | 1; with 2 the transition is a reflection at its end, which parity needs |
+| key_eps | added to the squared length of q and k; 0 for the exact length |
 
 The chunk form of `ops.delta` is the paper's (eq. 7-11, the UT transform). Hybrids are patterns of layers.
 """
@@ -41,6 +42,8 @@ class Config:
     head_dim: int | None = None
     conv: int = 4
     beta_max: float = 1.0
+    key_eps: float = 0.0
+    norm_eps: float = 1e-6
 
     def __post_init__(self) -> None:
         if not 0 < self.beta_max <= 2:
@@ -53,15 +56,15 @@ class State(NamedTuple):
 
 
 class DeltaNet(Mixer):
-    variants = ({"beta_max": 2.0},)
+    variants = ({"beta_max": 2.0}, {"key_eps": 0.1})
 
     def __init__(self, d_model: int, config: Config) -> None:
         super().__init__()
         self.width, self.beta_max = head_width(d_model, config.head_dim), config.beta_max
         self.heads = d_model // self.width
-        self.inputs = DeltaHeads(d_model, self.heads, self.width, self.width, config.conv)
+        self.inputs = DeltaHeads(d_model, self.heads, self.width, self.width, config.conv, eps=config.key_eps)
         self.beta = linear(d_model, self.heads)
-        self.norm = RMSNorm(self.width)
+        self.norm = RMSNorm(self.width, config.norm_eps)
         self.out = linear(d_model, d_model)
 
     def init_state(self, batch_size: int) -> State:

@@ -38,6 +38,7 @@ class Config:
     expand_k: float = 0.5
     gate_rank: int = 16
     temperature: float = 16.0
+    norm_eps: float = 1e-6
 
 
 class State(NamedTuple):
@@ -56,7 +57,7 @@ class GatedLinearAttention(Mixer):
         self.v = linear(d_model, d_model)
         self.gate = nn.Sequential(linear(d_model, config.gate_rank), linear(config.gate_rank, keys, bias=True))
         self.r = linear(d_model, d_model)
-        self.norm = RMSNorm(self.value_width)
+        self.norm = RMSNorm(self.value_width, config.norm_eps)
         self.out = linear(d_model, d_model)
 
     def init_state(self, batch_size: int) -> State:
