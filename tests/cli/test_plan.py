@@ -39,3 +39,12 @@ def test_mistakes_are_one_line(capsys, bad):
     assert run(["plan", "gla", *bad]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "must be" in error
+
+
+def test_a_measured_plan_is_of_this_machine(capsys):
+    small = ["--d-model", "16", "--vocab-size", "64", "--length", "256", "--batch", "2", "--json"]
+    assert run(["plan", "gla", *small, "--measure"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert len(found["workload"]["saved"]) == 3
+    assert {plan["layout"]["recompute"] for plan in found["layouts"]} == {True, False}
+    assert all(plan["seconds"] > 0 and plan["fits"] for plan in found["layouts"])

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+import os
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from runnel.cli import _screen
+from runnel.cli import _screen, _training
 
 if TYPE_CHECKING:
+    from runnel.model import Model
     from runnel.ops.attend import KeyValues
-    from runnel.plans import Workload
-    from runnel.plans.redundant_sharding import Plan
+    from runnel.plans import Cluster, Workload
+    from runnel.plans.redundant_sharding import Config, Plan
     from runnel.state import Memory
 
+SHORT = 512
+"""A model is measured at this length, its half and its quarter; what it keeps is then a polynomial of the length."""
 UNITS = {"k": 1 << 10, "M": 1 << 20}
 
 
@@ -26,6 +30,9 @@ def command(
     d_model: Annotated[int, typer.Option(help="Width of the model.")] = 2048,
     layers: Annotated[int | None, typer.Option(help="Repeat the pattern to this many layers.")] = None,
     vocab_size: Annotated[int, typer.Option(help="Tokens in the vocabulary.")] = 32_000,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="This machine and this model in float32, measured; not --devices.")
+    ] = False,
     show: Annotated[int, typer.Option(help="How many layouts to list.")] = 4,
     json: Annotated[bool, typer.Option("--json", help="Print the layouts as JSON.")] = False,
 ) -> None:
@@ -36,13 +43,23 @@ def command(
         runnel plan "gla*16" --devices 64xA100 --length 2M --batch 1
     \b
     The numbers are arithmetic over data sheets (src/runnel/plans/devices.json), for comparing layouts with
-    each other; only memory is meant to be met.
+    each other; only memory is meant to be met. With --measure the model is built and run on short rows here, and the
+    devices are this process, or, under torchrun, all of them.
     """
-    from runnel.plans import Cluster, redundant_sharding
+    from runnel.plans import Cluster, _calibration, redundant_sharding
 
-    cluster = Cluster.parse(devices)
     work = workload(pattern, d_model, layers, vocab_size, parse_length(length), batch)
-    found = redundant_sharding.plans(work, cluster)
+    if measure:
+        with _training.ranks(None, "lasp2") as ranks:
+            cluster = Cluster(_calibration.this_machine(_memory(), ranks.mesh.size), ranks.mesh.size)
+            work, config = measured(work, pattern, layers)
+            _show(work, redundant_sharding.plans(work, cluster, config), cluster, show, json)
+        return
+    cluster = Cluster.parse(devices)
+    _show(work, redundant_sharding.plans(work, cluster), cluster, show, json)
+
+
+def _show(work: Workload, found: list[Plan], cluster: Cluster, show: int, json: bool) -> None:
     if json:
         kept = [{"name": str(plan.layout), **asdict(plan)} for plan in found[:show]]
         _screen.print_json({"workload": asdict(work), "flops": work.flops, "layouts": kept})
@@ -60,6 +77,41 @@ def parse_length(text: str) -> int:
     if not digits.isdecimal() or int(digits) < 1:
         raise ValueError(f"--length must be tokens such as 4096, 64k or 1M; got {text!r}")
     return int(digits) * unit
+
+
+def measured(work: Workload, pattern: str, layers: int | None) -> tuple[Workload, Config]:
+    """A workload with what its model keeps for the backward pass, and the bytes of training in float32."""
+    import runnel
+    from runnel.plans import _calibration
+    from runnel.plans.redundant_sharding import Config
+
+    model = runnel.build(pattern, work.outcomes, work.d_model, layers)
+    lengths = sorted({max(1, min(work.length, SHORT) // part) for part in (4, 2, 1)})
+    hidden, whole = zip(*[_kept(model, length) for length in lengths], strict=True)
+    logits = (whole[-1] - hidden[-1]) / (lengths[-1] * work.outcomes)
+    config = Config(weight=4, gradient=4, optimizer=8, recomputed=4, logits=logits)
+    return replace(work, saved=_calibration.curve(lengths, hidden)), config
+
+
+def _kept(model: Model, length: int) -> tuple[int, int]:
+    """Bytes that one row keeps for the backward pass, without and with the loss."""
+    import torch
+
+    from runnel.plans._calibration import kept
+
+    tokens = torch.zeros(1, length, dtype=torch.long)
+    hidden = kept(lambda: model.features(tokens), model.parameters())
+    whole = kept(lambda: model.head.log_prob(model(tokens)[0], tokens).sum(), model.parameters())
+    return hidden, whole
+
+
+def _memory() -> float:
+    """Bytes of this machine, or of its GPU."""
+    import torch
+
+    if torch.cuda.is_available():
+        return float(torch.cuda.get_device_properties(0).total_memory)
+    return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
 
 
 def workload(pattern: str, d_model: int, layers: int | None, vocab_size: int, length: int, rows: int) -> Workload:

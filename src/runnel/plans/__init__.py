@@ -27,6 +27,7 @@ class Device:
     between: float
     node: int
     price: float
+    efficiency: float = EFFICIENCY
 
 
 @dataclass(frozen=True)
@@ -47,9 +48,14 @@ class Cluster:
             raise ValueError(f"no device is called {match[2]!r}{catalog.suggest(match[2], tuple(devices))}")
         return Cluster(devices[match[2]], int(match[1]))
 
+    @property
+    def flops(self) -> float:
+        """Operations a second that a device reaches."""
+        return self.device.flops * self.device.efficiency
+
     def speed(self, group: int) -> float:
         """Bytes a second of the slowest link in a group of neighbours."""
-        return EFFICIENCY * (self.device.inside if group <= self.device.node else self.device.between)
+        return self.device.efficiency * (self.device.inside if group <= self.device.node else self.device.between)
 
 
 @dataclass(frozen=True)
@@ -58,7 +64,7 @@ class Workload:
 
     parameters: all; matrices: those that every token is multiplied by. states: bytes that a row's recurrent layers pass
     from slice to slice; keys: bytes of one token's keys and values over all attention layers. attention: how many of
-    them there are. outcomes: V.
+    them there are. outcomes: V. saved: what a row keeps for the backward pass, a polynomial of its length, if measured.
     """
 
     parameters: int
@@ -71,6 +77,19 @@ class Workload:
     outcomes: int
     length: int
     rows: int
+    saved: tuple[float, ...] = ()
+
+    def activations(self, rows: int, length: float, a_token: float) -> float:
+        """Bytes that rows of a length keep for the backward pass: as measured, else `a_token` a layer and width."""
+        if self.saved:
+            return rows * sum(factor * length**power for power, factor in enumerate(self.saved))
+        return rows * length * self.layers * self.d_model * a_token
+
+    def remembered(self, rows: int, slices: int) -> float:
+        """Bytes of states and of one layer's keys; where activations were measured, those from other slices alone."""
+        if self.saved and slices == 1:
+            return 0.0
+        return rows * (slices * self.states + self.keys * self.length / max(self.attention, 1))
 
     @property
     def tokens(self) -> int:

@@ -27,7 +27,7 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from runnel.plans import EFFICIENCY, Cluster, Workload, divisors
+from runnel.plans import Cluster, Workload, divisors
 
 PAPERS = {
     "InternEvo: Efficient Long-sequence Large Language Model Training via Hybrid Parallelism and Redundant "
@@ -46,7 +46,7 @@ class Config:
     optimizer: int = 12
     activation: int = 34
     recomputed: int = 2
-    logits: int = 6
+    logits: float = 6
 
 
 @dataclass(frozen=True)
@@ -104,18 +104,18 @@ def estimate(work: Workload, cluster: Cluster, layout: Layout, config: Config) -
     """Memory, traffic and time of one layout."""
     rows = work.rows // (cluster.count // layout.sequence)
     tokens = rows * work.length / layout.sequence
-    a_token = config.recomputed if layout.recompute else config.activation
+    whole = work.activations(rows, work.length / layout.sequence, config.activation)
+    inputs = tokens * work.layers * work.d_model * config.recomputed
     memory = {
         "parameters": work.parameters * config.weight / layout.parameters,
         "gradients": work.parameters * config.gradient / layout.gradients,
         "optimizer": work.parameters * config.optimizer / layout.optimizer,
-        "activations": tokens * work.layers * work.d_model * a_token
-        + (tokens * work.d_model * config.activation if layout.recompute else 0),  # one layer at a time
+        "activations": inputs + whole / work.layers if layout.recompute else whole,  # one layer at a time
         "logits": tokens * work.outcomes * config.logits,
-        "states": rows * (layout.sequence * work.states + work.keys * work.length / max(work.attention, 1)),
+        "states": work.remembered(rows, layout.sequence),
     }
     sent, seconds = _traffic(work, cluster, layout, config, rows)
-    compute = work.flops * (4 / 3 if layout.recompute else 1) / (cluster.count * cluster.device.flops * EFFICIENCY)
+    compute = work.flops * (4 / 3 if layout.recompute else 1) / (cluster.count * cluster.flops)
     hidden = seconds["parameters"] + seconds["gradients"]
     total = max(compute, hidden) + seconds["updates"] + seconds["sequence"]
     price, fits = total / 3600 * cluster.count * cluster.device.price, sum(memory.values()) <= cluster.device.memory

@@ -1,0 +1,84 @@
+"""What this machine does and what a model keeps on it: the numbers of a plan, measured instead of looked up."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
+
+from runnel.plans import Device
+
+SIDE, REPEATS = 1024, 5
+NUMBERS = 1 << 24
+
+
+def this_machine(memory: float, devices: int) -> Device:
+    """This process's share of the machine, in float32: the best of a few tries of each number.
+
+    The link is a gloo or NCCL all-reduce among the processes that torchrun started; alone, a copy in memory, since
+    there is nothing to send.
+    """
+    kind = "cuda" if torch.cuda.is_available() else "cpu"
+    speed = bandwidth(kind) if devices == 1 else link(kind, devices)
+    return Device(memory, operations(kind), speed, speed, devices, 0.0, efficiency=1.0)
+
+
+def operations(kind: str) -> float:
+    """Operations a second of a product of two matrices."""
+    a = torch.randn(SIDE, SIDE, device=kind)
+    return 2.0 * SIDE**3 / _seconds(lambda: a @ a, kind)
+
+
+def bandwidth(kind: str) -> float:
+    """Bytes a second that are read and written when a tensor is copied."""
+    a = torch.zeros(NUMBERS, device=kind)
+    return 2.0 * a.nbytes / _seconds(lambda: a.clone(), kind)
+
+
+def link(kind: str, devices: int) -> float:
+    """Bytes a second that a process sends in an all-reduce: 2 (n - 1) / n of the tensor."""
+    a = torch.zeros(NUMBERS // 8, device=kind)
+    return 2.0 * a.nbytes * (devices - 1) / devices / _seconds(lambda: dist.all_reduce(a), kind)
+
+
+def kept(call: Callable[[], object], held: Iterable[Tensor]) -> int:
+    """Bytes of memory that a call keeps for the backward pass, beside what is held anyway."""
+    known, found = {x.untyped_storage().data_ptr() for x in held}, {}
+
+    def look(x: Tensor) -> Tensor:
+        if x.untyped_storage().data_ptr() not in known:
+            found[x.untyped_storage().data_ptr()] = x.untyped_storage()
+        return x
+
+    with saved_tensors_hooks(look, lambda x: x):
+        made = call()
+        size = sum(storage.nbytes() for storage in found.values())  # what FSDP2 has freed counts nothing
+    del made
+    return size
+
+
+def curve(lengths: Sequence[int], sizes: Sequence[float]) -> tuple[float, ...]:
+    """The polynomial in the length that goes through the sizes: its coefficients, that of the power 0 first."""
+    powers = np.vander(np.array(lengths, dtype=np.float64), increasing=True)
+    return tuple(np.linalg.solve(powers, np.array(sizes, dtype=np.float64)).tolist())
+
+
+def _seconds(call: Callable[[], object], kind: str) -> float:
+    best = float("inf")
+    for _ in range(REPEATS):
+        _wait(kind)
+        started = time.perf_counter()
+        call()
+        _wait(kind)
+        best = min(best, time.perf_counter() - started)
+    return best
+
+
+def _wait(kind: str) -> None:
+    if kind == "cuda":
+        torch.cuda.synchronize()
