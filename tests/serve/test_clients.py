@@ -114,6 +114,15 @@ def test_an_answer_that_was_begun_is_gone_on_with(api):
             api.chat.completions.create(**other, **asked, extra_body={"continue_final_message": True})
 
 
+def test_tokens_are_told_as_other_servers_tell_them(client):
+    found = client.post("/tokenize", json={"prompt": "abc", "add_special_tokens": False}).json()
+    assert found == client.post("/tokenize", json={"text": "abc"}).json() == {"tokens": [97, 98, 99], "count": 3}
+    assert client.post("/detokenize", json={"tokens": [97, 98]}).json() == {"text": "ab", "prompt": "ab"}
+    assert client.get("/tokenizer_info").json()["vocab_size"] == 256
+    for wrong in ({}, {"text": "a", "prompt": "a"}, {"text": "a", "add_special_tokens": True}):
+        assert client.post("/tokenize", json=wrong).status_code == 400
+
+
 def test_json_schema_with_speculation_and_logprobs(api):
     form = {"type": "json_schema", "json_schema": {"name": "person", "schema": SCHEMA, "strict": True}}
     for drafter in ("none", "auto", "suffix"):

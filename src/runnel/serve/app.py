@@ -27,6 +27,7 @@ from runnel.serve.keys import Keys
 from runnel.serve.plan import prompts_of
 from runnel.serve.readings import Averaged
 from runnel.serve.service import Service
+from runnel.serve.speech import name_of
 from runnel.serve.wire import Asked, ChatRequest, CompletionRequest, Text, Tokens
 from runnel.serve.writing import answer, chat_of, completion_of
 
@@ -49,7 +50,11 @@ class EmbeddingRequest(Asked):
 
 
 class TokenizeRequest(Asked):
-    text: str
+    """A text, which others call a prompt."""
+
+    text: str | None = None
+    prompt: str | None = None
+    add_special_tokens: Literal[False] | None = None
     model: str | None = None
 
 
@@ -114,13 +119,25 @@ def _add_reading(app: FastAPI, service: Service) -> None:
     @app.post("/tokenize")
     async def tokenize(asked: TokenizeRequest) -> dict[str, Any]:
         service.check_model(asked.model)
-        tokens = await run_in_threadpool(served.codec.encode, asked.text)
+        text = asked.prompt if asked.text is None else asked.text
+        if text is None or None not in (asked.text, asked.prompt):
+            raise ValueError("give one of text and prompt")
+        tokens = await run_in_threadpool(served.codec.encode, text)
         return {"tokens": tokens, "count": len(tokens)}
 
     @app.post("/detokenize")
     async def detokenize(asked: DetokenizeRequest) -> dict[str, Any]:
         service.check_model(asked.model)
-        return {"text": served.codec.decode(asked.tokens)}
+        text = served.codec.decode(asked.tokens)
+        return {"text": text, "prompt": text}
+
+    @app.get("/tokenizer_info")
+    async def tokenizer_info() -> dict[str, Any]:
+        """What a client needs to know of the tokens before it asks for them."""
+        ends = [token for token in sorted(served.eos) if served.codec.encode(name_of(served.codec, token)) == [token]]
+        end = name_of(served.codec, ends[0]) if ends else None
+        kind = type(served.codec).__name__
+        return {"tokenizer_class": kind, "eos_token": end, "bos_token": None, "vocab_size": served.vocab_size}
 
 
 def _add_watching(app: FastAPI, service: Service) -> None:
