@@ -10,6 +10,7 @@ in DeltaNet.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from runnel.interop import parts
 from runnel.interop.tables import Entry, Joined, Shaped, Then
@@ -21,7 +22,7 @@ DEFAULTS = {
     "hidden_ratio": 4, "intermediate_size": None, "hidden_act": "swish", "norm_eps": 1e-6, "attn": None,
     "attnres_block_size": None, "allow_neg_eigval": False, "conv_size": 4, "num_v_heads": None, "head_dim": 256,
 }  # fmt: skip
-OWN = {
+OWN: dict[str, dict[str, Any]] = {
     "gla": {
         "hidden_size": 2048, "num_hidden_layers": 24, "num_heads": 4, "expand_k": 0.5, "expand_v": 1.0,
         "num_kv_heads": None, "feature_map": None, "use_short_conv": False, "use_output_gate": True,
