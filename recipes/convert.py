@@ -1,0 +1,159 @@
+"""What conversion costs: a teacher that recalls, its attention layers converted, and the gap in bits and in recall.
+
+    python recipes/convert.py                     all targets; some minutes on one core
+    python recipes/convert.py --only gla,mamba2   some of them
+
+Every target is begun twice: with the teacher's weights, and with the new mixers at random ("random"), both taught for
+the same steps. A run that has ended is a line of runs/convert/runs.jsonl and is not repeated; an interrupted one goes
+on. The page goes to docs/results/convert.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import runnel
+from runnel import catalog, convert, train
+from runnel.codecs.bytes import Bytes
+from runnel.data import Source, open_source
+from runnel.model import Model
+from runnel.storage import remembered
+from runnel.trained.pupil import Pupil
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "results" / "convert.md"
+PATTERN = "attention(head_dim=16)*4"
+KEEPS = ("1/4", "0")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """teacher_steps, transfer_steps, steps: of the teacher, and of the two stages of conversion."""
+
+    seed: int = 6
+    length: int = 32
+    batch_size: int = 32
+    teacher_steps: int = 1600
+    transfer_steps: int = 100
+    steps: int = 300
+    lr: float = 3e-3
+
+
+def open_recall(plan: Plan) -> Source:
+    return open_source(convert.RECALL, Bytes(), plan.length, plan.batch_size, plan.seed)
+
+
+def teacher(plan: Plan, folder: Path) -> Model:
+    """Trained here, or before."""
+    source = open_recall(plan)
+    model = runnel.build(PATTERN, vocab_size=source.vocab_size, d_model=32, seed=plan.seed)
+    config = train.TrainConfig(steps=plan.teacher_steps, lr=5e-3, schedule="wsd", valid_every=None, seed=plan.seed)
+    train.fit(model, source, folder / f"teacher-{plan.seed}-{plan.teacher_steps}", config)
+    return model.eval()
+
+
+def shuffled(pupil: Pupil) -> Pupil:
+    """The same pupil whose new mixers forget what they were given: as a fresh model of its pattern has them."""
+    fresh = dict(runnel.build(**{**pupil.config.to_dict(), "seed": pupil.config.seed + 1}).named_parameters())
+    own = tuple(f"layers.{i}.mixer." for i in pupil.replaced)
+    for name, parameter in pupil.named_parameters():
+        if name.startswith(own):
+            parameter.data = fresh[name].data
+    return pupil
+
+
+def perform(to: str, keep: str, start: str, plan: Plan, origin: Model, folder: Path) -> dict[str, Any]:
+    """Convert, teach, measure; a JSON-able record."""
+    source = open_recall(plan)
+    pupil = convert.begin(origin, to, keep, plan.seed)
+    if start == "random":
+        pupil = shuffled(pupil)
+    before = convert.Gap.of(pupil, source)
+    place = folder / f"{to}-{keep.replace('/', 'of')}-{start}-{plan.seed}-{plan.transfer_steps}-{plan.steps}"
+    seconds = 0.0
+    for stage in convert.stages(plan.transfer_steps, plan.steps, lr=plan.lr, seed=plan.seed, valid_every=None):
+        seconds += train.fit(pupil, source, place / stage.folder, stage.config).seconds
+    after = convert.Gap.of(pupil.eval(), source)
+    of_teacher = convert.Gap.of(origin, source)
+    gaps = {"teacher": asdict(of_teacher), "before": asdict(before), "after": asdict(after)}
+    state = {name: state_bytes(model, plan.length) for name, model in (("teacher", origin), ("pupil", pupil))}
+    return {**gaps, "replaced": len(pupil.replaced), "seconds": seconds, "state_bytes": state}
+
+
+@torch.no_grad()
+def state_bytes(model: Model, length: int) -> int:
+    _, state = model(torch.zeros(1, length, dtype=torch.long))
+    return state.nbytes - state.lengths.nbytes
+
+
+def table(records: Sequence[dict[str, Any]]) -> str:
+    """Markdown; the teacher first."""
+    head = [
+        "becomes",
+        "kept",
+        "begun with",
+        "bits before",
+        "bits after",
+        "recall before",
+        "recall after",
+        "state bytes",
+    ]
+    first = records[0]
+    told = first["teacher"]
+    bytes_ = f"{first['state_bytes']['teacher']:,}"
+    lines = [head, ["---"] * len(head)]
+    lines.append(["teacher", "all", "", "", f"{told['bits']:.3f}", "", f"{told['recall']:.3f}", bytes_])
+    for record in records:
+        before, after = record["before"], record["after"]
+        numbers = [f"{x:.3f}" for x in (before["bits"], after["bits"], before["recall"], after["recall"])]
+        name = [f"`{record['to']}`", record["keep"], record["start"]]
+        lines.append([*name, *numbers, f"{record['state_bytes']['pupil']:,}"])
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def page(records: Sequence[dict[str, Any]], plan: Plan) -> str:
+    return f"""# What conversion costs
+
+Made by `python recipes/convert.py`; how it works is in [convert.md](../convert.md). The teacher, `{PATTERN}` of width
+32, was trained for {plan.teacher_steps} steps on associative recall (four pairs, 32 keys, rows of {plan.length}
+tokens), where guessing among a row's values gives 0.25. Its attention layers are converted, but for the share that is
+kept, and taught for {plan.transfer_steps} steps layer by layer and {plan.steps} steps end to end, batches of
+{plan.batch_size}. "teacher": the new layers begin with its weights; "random": as those of a fresh model, everything
+else the teacher's. One seed ({plan.seed}): differences of a few hundredths say nothing. Bits are per asked token, held
+out. State bytes are of one row after {plan.length} tokens; those of attention grow with the text, the others do not.
+
+{table(records)}
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", help="targets, with commas")
+    parser.add_argument("--folder", type=Path, default=Path("runs/convert"), help="where runs are kept")
+    options = parser.parse_args()
+    names = options.only.split(",") if options.only else list(catalog.names("conversions"))
+    torch.set_num_threads(1)
+    plan, records = Plan(), []
+    options.folder.mkdir(parents=True, exist_ok=True)
+    origin = teacher(plan, options.folder)
+    for to in names:
+        for keep in KEEPS:
+            for start in ("teacher", "random"):
+                key = {"to": to, "keep": keep, "start": start, **asdict(plan)}
+                make = partial(perform, to, keep, start, plan, origin, options.folder)
+                records.append(remembered(options.folder / "runs.jsonl", key, make))
+                print(f"{to} keep {keep} from {start}: recall {records[-1]['after']['recall']:.3f}", flush=True)
+    print(table(records))
+    if not options.only:
+        PAGE.write_text(page(records, plan), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
