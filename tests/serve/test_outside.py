@@ -1,4 +1,4 @@
-"""Clients that were written for other servers, unmodified. They are large: `make test-all`, where they are installed."""
+"""Clients that were written for other servers, unmodified. They are large: `make test-all`, where they are there."""
 
 import math
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import ipaddress
 import signal
 import socket
@@ -25,6 +27,8 @@ from runnel.serve.served import Served
 from runnel.serve.service import Service
 from runnel.serve.store import Budget, Store
 
+M_ARENA_MAX = -8
+"""A parameter of glibc's mallopt."""
 DRAFTERS = ("auto", "suffix", "prompt_lookup")
 """What every server drafts with, where a request or the server asks for it."""
 
@@ -142,6 +146,13 @@ def server_of(settings: Settings, ready: Callable[[str], None]) -> Draining:
     return Draining(config, app.state.service, ready)
 
 
+def share_memory() -> None:
+    """What one thread frees, others may use: glibc would keep it apart for each, and grow by that."""
+    with contextlib.suppress(OSError, AttributeError):  # another library than glibc's
+        ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
+
+
 def serve(settings: Settings, ready: Callable[[str], None]) -> None:
     """Serve until a signal comes, and then until what runs is finished, or `drain` seconds have passed."""
+    share_memory()
     server_of(settings, ready).run()

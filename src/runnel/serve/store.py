@@ -40,7 +40,11 @@ CREATE TABLE IF NOT EXISTS states (
 );
 CREATE INDEX IF NOT EXISTS owners ON states (model, owner, kind, created);
 CREATE INDEX IF NOT EXISTS ages ON states (kind, used);
+CREATE INDEX IF NOT EXISTS clock ON states (used);
+CREATE INDEX IF NOT EXISTS sizes ON states (bytes);
 """
+NOW = "(SELECT COALESCE(MAX(used), 0) + 1 FROM states)"
+"""A clock that counts uses, the same for all processes."""
 
 
 class Full(Exception):
@@ -69,34 +73,47 @@ class Budget:
     disk: int = 4 << 30
 
 
-class Store:
-    """States of one model in a folder. Safe for many threads of one process. on_drop: told of every entry that goes."""
+def claim(folder: Path) -> FileLock:
+    """Take a folder for one server. Files and index agree after it, whatever crash came before; it has a secret."""
+    bodies = folder / "bodies"
+    bodies.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ValueError(f"another server keeps its states in {folder}: give another --states") from None
+    _secret(folder / "secret")
+    index = _index(folder)
+    known = {row[0] for row in index.execute("SELECT id FROM states")}
+    there = {path.stem for path in bodies.glob("*.safetensors")}
+    for path in bodies.iterdir():
+        if path.suffix != ".safetensors" or path.stem not in known:
+            path.unlink()
+    index.executemany("DELETE FROM states WHERE id = ?", [(identity,) for identity in known - there])
+    index.close()
+    return lock
 
-    def __init__(self, folder: Path, model: TextModel, budget: Budget) -> None:
+
+class Store:
+    """States of one model in a folder. Safe for many threads, and for many processes once one of them has claimed the
+    folder. claimed: whether it has; else this one does. on_drop: told of every entry that goes.
+    """
+
+    def __init__(self, folder: Path, model: TextModel, budget: Budget, claimed: bool = False) -> None:
         self.folder, self.model, self.budget = folder, model, budget
         self.bodies = folder / "bodies"
-        self.bodies.mkdir(parents=True, exist_ok=True)
-        self._alone = FileLock(folder / ".lock")
-        try:
-            self._alone.acquire(timeout=0)
-        except Timeout:
-            raise ValueError(f"another server keeps its states in {folder}: give another --states") from None
+        self._claim = None if claimed else claim(folder)
         self.fingerprint = model.fingerprint()
         self._lock, self._memory, self._held = threading.RLock(), OrderedDict[str, State](), 0
         self._secret = _secret(folder / "secret")
-        self._index = sqlite3.connect(folder / "index.sqlite", check_same_thread=False, isolation_level=None)
-        self._index.execute("PRAGMA journal_mode = WAL")
-        self._index.execute("PRAGMA synchronous = FULL")
-        self._index.executescript(SCHEMA)
+        self._index = _index(folder)
         self.on_drop: Callable[[Entry], None] = lambda entry: None
-        (self._clock,) = self._index.execute("SELECT COALESCE(MAX(used), 0) FROM states").fetchone()
-        self._sweep()
-        (self._on_disk,) = self._index.execute("SELECT COALESCE(SUM(bytes), 0) FROM states").fetchone()
 
     def close(self) -> None:
         with self._lock:
             self._index.close()
-            self._alone.release()
+            if self._claim is not None:
+                self._claim.release()
 
     # ---- what is there ------------------------------------------------------------------------------------------
 
@@ -127,7 +144,8 @@ class Store:
 
     @property
     def disk_bytes(self) -> int:
-        return self._on_disk
+        with self._lock:
+            return int(self._index.execute("SELECT COALESCE(SUM(bytes), 0) FROM states").fetchone()[0])
 
     # ---- keeping and giving -------------------------------------------------------------------------------------
 
@@ -153,16 +171,14 @@ class Store:
         except OSError as error:
             raise Full(f"the disk is full: {error.strerror or error}") from None
         with self._lock:
-            self._clock += 1
             try:
                 self._index.execute(
-                    f"INSERT INTO states ({COLUMNS}, model, used) VALUES ({', '.join('?' * 11)})",
-                    (*entry, self.fingerprint, self._clock),
+                    f"INSERT INTO states ({COLUMNS}, model, used) VALUES ({', '.join('?' * 10)}, {NOW})",
+                    (*entry, self.fingerprint),
                 )
             except sqlite3.OperationalError as error:
                 self._body(entry.id).unlink(missing_ok=True)
                 raise Full(f"the index could not be written: {error}") from None
-            self._on_disk += entry.bytes
             self._remember(entry.id, state)
         return entry
 
@@ -170,8 +186,7 @@ class Store:
         """The state of an entry. None, and the entry is gone, when its file is missing or damaged."""
         with self._lock:
             state = self._memory.get(entry.id)
-            self._clock += 1
-            self._index.execute("UPDATE states SET used = ? WHERE id = ?", (self._clock, entry.id))
+            self._index.execute(f"UPDATE states SET used = {NOW} WHERE id = ?", (entry.id,))
             if state is not None:
                 self._memory.move_to_end(entry.id)
                 return state
@@ -190,8 +205,7 @@ class Store:
 
     def drop(self, entry: Entry) -> None:
         with self._lock:
-            if self._index.execute("DELETE FROM states WHERE id = ?", (entry.id,)).rowcount:
-                self._on_disk -= entry.bytes
+            self._index.execute("DELETE FROM states WHERE id = ?", (entry.id,))
             self._forget(entry.id)
             self._body(entry.id).unlink(missing_ok=True)
         self.on_drop(entry)
@@ -247,20 +261,19 @@ class Store:
         """Drop the prefixes that were used longest ago. Full when documents alone leave no room."""
         with self._lock:
             query = f"SELECT {COLUMNS} FROM states WHERE kind = ? ORDER BY used LIMIT 1"
-            while self._on_disk + needed > self.budget.disk:
+            while self.disk_bytes + needed > self.budget.disk:
                 oldest = self._index.execute(query, (PREFIX,)).fetchone()
                 if oldest is None:
                     raise Full(f"the states on disk may take {self.budget.disk} bytes")
                 self.drop(Entry(*oldest))
 
-    def _sweep(self) -> None:
-        """Make files and index agree after a crash."""
-        known = {row[0] for row in self._index.execute("SELECT id FROM states")}
-        there = {path.stem for path in self.bodies.glob("*.safetensors")}
-        for path in self.bodies.iterdir():
-            if path.suffix != ".safetensors" or path.stem not in known:
-                path.unlink()
-        self._index.executemany("DELETE FROM states WHERE id = ?", [(identity,) for identity in known - there])
+
+def _index(folder: Path) -> sqlite3.Connection:
+    index = sqlite3.connect(folder / "index.sqlite", timeout=30, check_same_thread=False, isolation_level=None)
+    index.execute("PRAGMA journal_mode = WAL")
+    index.execute("PRAGMA synchronous = FULL")
+    index.executescript(SCHEMA)
+    return index
 
 
 def _secret(path: Path) -> bytes:
