@@ -6,11 +6,20 @@ import torch
 from runnel.conversions import Projections
 from runnel.conversions import mamba2 as page
 
-from .support import check_against_reference, convert, teacher
+from .support import check_against_reference, convert, inputs, teacher
 
 
 def test_the_layer_is_the_recipe_on_the_teachers_projections():
     check_against_reference(page, "mamba2")
+
+
+def test_a_bias_of_the_projections_is_kept():
+    model = teacher("attention(heads=4, head_dim=8, kv_heads=2, bias=True)")
+    with torch.no_grad():
+        model.mixers[0].qkv.bias.normal_(generator=torch.Generator().manual_seed(2))
+    made, x = convert(model, "mamba2").mixers[0], inputs(1, 7, 32)
+    torch.testing.assert_close(made.reference(x), page.reference(model.mixers[0], made, x), rtol=1e-9, atol=1e-9)
+    assert torch.equal(made.conv_bias[8:16], model.mixers[0].qkv.bias[48:56])  # the second head's values: the first's
 
 
 def test_projections_are_the_teachers_to_the_bit_and_groups_are_repeated():
@@ -31,7 +40,7 @@ def test_the_scale_of_a_head_norm_is_folded_in():
 
 
 def test_what_it_has_no_place_for_is_an_error():
-    with pytest.raises(ValueError, match="mamba2 has no place for attention's bias=True"):
-        convert(teacher("attention(bias=True)"), "mamba2")
+    with pytest.raises(ValueError, match="mamba2 has no place for attention's out_bias=True"):
+        convert(teacher("attention(out_bias=True)"), "mamba2")
     with pytest.raises(ValueError, match="conv >= 1; got 0"):
         convert(teacher(), "mamba2(conv=0)")

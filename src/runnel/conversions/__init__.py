@@ -70,16 +70,21 @@ class Projections(NamedTuple):
 
     @classmethod
     def of(cls, attention: Attention) -> Projections:
-        sizes = (attention.heads, attention.groups, attention.groups)
-        q, k, v = attention.qkv.weight.unflatten(0, (-1, attention.width)).split(sizes)
-        q, k = _scaled(q, attention.q_norm), _scaled(k, attention.k_norm)
-        k, v = [x.repeat_interleave(attention.heads // attention.groups, dim=0) for x in (k, v)]
+        q, k, v = per_head(attention, attention.qkv.weight.mT).mT.split(attention.heads)
         return cls(q, k, v, attention.out.weight)
 
 
-def _scaled(projection: Tensor, norm: nn.Module) -> Tensor:
-    """(H, K, D) with the learned scale of the norm after it, where there is one."""
-    return projection * (norm.offset + norm.weight)[:, None] if isinstance(norm, RMSNorm) else projection
+def per_head(attention: Attention, rows: Float[Tensor, "*B R"]) -> Float[Tensor, "3*H *B K"]:
+    """What belongs to queries, keys and values, of every query head."""
+    sizes = (attention.heads, attention.groups, attention.groups)
+    q, k, v = rows.unflatten(-1, (-1, attention.width)).movedim(-2, 0).split(sizes)
+    k, v = [x.repeat_interleave(attention.heads // attention.groups, dim=0) for x in (k, v)]
+    return torch.cat([_scaled(q, attention.q_norm), _scaled(k, attention.k_norm), v])
+
+
+def _scaled(channels: Float[Tensor, "*B K"], norm: nn.Module) -> Float[Tensor, "*B K"]:
+    """With the learned scale of the norm after them, where there is one."""
+    return channels * (norm.offset + norm.weight) if isinstance(norm, RMSNorm) else channels
 
 
 def open_filters(weight: Float[Tensor, "C W"]) -> None:

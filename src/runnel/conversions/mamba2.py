@@ -12,7 +12,8 @@ Paper: "The Mamba in the Llama: Distilling and Accelerating Hybrid Models" (2024
 
 Rotation and the softmax end; the norm after the recurrence, per head, stands for the softmax's denominator. Deviates:
 the convolution over x, B and C begins as the identity (the authors leave it random), so that only the silu is between
-the teacher's projections and the recurrence; D begins at 0, since attention has no skip.
+the teacher's projections and the recurrence; D begins at 0, since attention has no skip. A bias of
+the projections becomes that of the convolution.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import rms_norm, silu, softplus
 
-from runnel.conversions import Conversion, Projections, open_filters
+from runnel.conversions import Conversion, Projections, open_filters, per_head
 from runnel.mixers.attention import Attention
 from runnel.mixers.mamba2 import Mamba2
 from runnel.patterns import Part
@@ -44,7 +45,7 @@ class Config:
 
 
 class ToMamba2(Conversion):
-    carries = ("out_scale",)
+    carries = ("bias", "out_scale")
     config: Config
 
     def part(self, attention: Attention) -> Part:
@@ -57,14 +58,18 @@ class ToMamba2(Conversion):
         q, k, v, out = Projections.of(attention)
         made.input.weight[made.inner : made.inner + made.mixed] = torch.cat([x.flatten(0, 1) for x in (v, k, q)])
         open_filters(made.conv_weight)
+        if attention.qkv.bias is not None:
+            q, k, v = per_head(attention, attention.qkv.bias).split(attention.heads)
+            made.conv_bias.copy_(torch.cat([v, k, q]).flatten())  # type: ignore[union-attr]
         made.skip.zero_()
         made.out.weight.copy_(out)
 
 
 def reference(attention: Attention, made: Mamba2, u: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
     """The paper's loop on the attention's own projections; z, dt and a are the mixer's."""
-    p = Projections.of(attention)
-    c, b, x = [silu(torch.einsum("btd,hkd->bthk", u, w)) for w in (p.q, p.k, p.v)]
+    p, bias = Projections.of(attention), attention.qkv.bias
+    shifts = (0, 0, 0) if bias is None else per_head(attention, bias).split(attention.heads)
+    c, b, x = [silu(torch.einsum("btd,hkd->bthk", u, w) + s) for w, s in zip((p.q, p.k, p.v), shifts, strict=True)]
     z, dt = made.input(u)[..., : made.inner], softplus(made.input(u)[..., -made.heads :] + made.dt_bias)
     h, outputs = u.new_zeros(len(u), made.heads, made.width, made.width), []
     for t in range(u.shape[1]):
