@@ -84,6 +84,9 @@ CASES = {
 class Branching(Drafter):
     """Guesses below every node, three levels deep, duplicates among them: a tree, most of it wrong."""
 
+    def __str__(self):
+        return "branching"
+
     def begin(self, prompt, draw):
         return list(prompt)
 
