@@ -28,6 +28,7 @@ class Device:
     node: int
     price: float
     efficiency: float = EFFICIENCY
+    overlaps: bool = True
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,10 @@ class Cluster:
     def flops(self) -> float:
         """Operations a second that a device reaches."""
         return self.device.flops * self.device.efficiency
+
+    def together(self, compute: float, sending: float) -> float:
+        """Seconds of computing and of what can be sent meanwhile, by a device that does both at once or does not."""
+        return max(compute, sending) if self.device.overlaps else compute + sending
 
     def speed(self, group: int) -> float:
         """Bytes a second of the slowest link in a group of neighbours."""

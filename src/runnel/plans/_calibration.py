@@ -25,7 +25,7 @@ def this_machine(memory: float, devices: int) -> Device:
     """
     kind = "cuda" if torch.cuda.is_available() else "cpu"
     speed = bandwidth(kind) if devices == 1 else link(kind, devices)
-    return Device(memory, operations(kind), speed, speed, devices, 0.0, efficiency=1.0)
+    return Device(memory, operations(kind), speed, speed, devices, 0.0, efficiency=1.0, overlaps=kind != "cpu")
 
 
 def operations(kind: str) -> float:

@@ -117,7 +117,7 @@ def estimate(work: Workload, cluster: Cluster, layout: Layout, config: Config) -
     sent, seconds = _traffic(work, cluster, layout, config, rows)
     compute = work.flops * (4 / 3 if layout.recompute else 1) / (cluster.count * cluster.flops)
     hidden = seconds["parameters"] + seconds["gradients"]
-    total = max(compute, hidden) + seconds["updates"] + seconds["sequence"]
+    total = cluster.together(compute, hidden) + seconds["updates"] + seconds["sequence"]
     price, fits = total / 3600 * cluster.count * cluster.device.price, sum(memory.values()) <= cluster.device.memory
     return Plan(layout, memory, sent, compute, sum(seconds.values()), total, price, fits)
 
