@@ -42,6 +42,7 @@ def command(
     max_tokens: Annotated[int, typer.Option(help="Most tokens that a request may ask for.")] = 32768,
     deadline: Annotated[float, typer.Option(help="Seconds that a request may take.")] = 600.0,
     drain: Annotated[int, typer.Option(help="Seconds that what runs may still take after SIGTERM.")] = 30,
+    replicas: Annotated[int, typer.Option(help="Servers side by side behind one address.")] = 1,
     threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the address as JSON when it is ready.")] = False,
 ) -> None:
@@ -69,7 +70,8 @@ def command(
         print(key_files.add(keys, add_key))
         return
     _training.set_threads(threads)
-    for option, value in (("--rows", rows), ("--state-memory", state_memory), ("--queue", queue), ("--chunk", chunk)):
+    counts = {"--rows": rows, "--state-memory": state_memory, "--queue": queue, "--chunk": chunk}
+    for option, value in {**counts, "--replicas": replicas}.items():
         if value < 1:
             raise ValueError(f"{option} must be at least 1; got {value}")
     waiting_each = queue if keys is None else max(1, queue // 2)  # no key keeps all others out
@@ -101,7 +103,12 @@ def command(
             print(f"serving {run} at {address}", flush=True)
 
     with temporary:
-        serve(settings, ready)
+        if replicas > 1:
+            from runnel.serve import replicas as several
+
+            several.serve(settings, replicas, ready)
+        else:
+            serve(settings, ready)
 
 
 def _require() -> None:

@@ -36,7 +36,8 @@ DRAFTERS = ("auto", "suffix", "prompt_lookup")
 @dataclass(frozen=True)
 class Settings:
     """What an operator decides. states: the folder of kept states; stride: tokens between those of a prompt that is
-    read. weights: of the native engine, or "torch". force: bind publicly without a key.
+    read. weights: of the native engine, or "torch". force: bind publicly without a key. claimed: the folder of states
+    belongs to a router already, which others call by the host `called`.
     """
 
     run: Path
@@ -56,6 +57,8 @@ class Settings:
     budget: Budget = field(default_factory=Budget)
     stride: int = 256
     drain: int = 30
+    claimed: bool = False
+    called: str | None = None
 
 
 def check_address(host: str, keys: Keys, force: bool) -> None:
@@ -101,9 +104,10 @@ def app_of(settings: Settings) -> Any:
     check_address(settings.host, keys, settings.force)
     served, metrics = served_of(settings), Metrics()
     engine = Engine(served.model, settings.limits, metrics, list(served.drafters.values()))
-    store = Store(settings.states, served.model, settings.budget)
+    store = Store(settings.states, served.model, settings.budget, settings.claimed)
     service = Service(served, engine, store, Prefixes(store, metrics, settings.stride), metrics)
-    hosts = None if keys or settings.force else frozenset({"localhost", "127.0.0.1", "::1", settings.host})
+    own = {"localhost", "127.0.0.1", "::1", settings.host, settings.called or settings.host}
+    hosts = None if keys or settings.force else frozenset(own)
     app = create_app(service, keys, hosts, settings.max_body)
     app.state.service = service
     return app
