@@ -5,4 +5,3 @@ SCORES = {"query_pre_attn_scalar": 24, "attn_logit_softcapping": 2.0, "final_log
 
 class TestGemma2(Family):
     CASES = {"gemma2": ("Gemma2Config", {**DECODER, **SCORES, "head_dim": 16, "sliding_window": 5})}
-    FALLBACKS = ("gemma2",)  # scores with a cap

@@ -11,4 +11,3 @@ class TestRwkv(Family):
         "rwkv": ("RwkvConfig", SMALL),
         "rwkv_narrow": ("RwkvConfig", {**SMALL, "intermediate_size": 48, "tie_word_embeddings": True}),
     }
-    FALLBACKS = ("rwkv", "rwkv_narrow")
