@@ -55,12 +55,13 @@ def test_without_data_the_weights_are_only_carried_over(run):
         (("--to", "gla", "--keep", "some"), "keep must be a share such as 1/4 or 0.25; got 'some'"),
         (("--to", "gla(rank=3)"), "rank must divide the 32 channels of the keys; got 3"),
         (("--to", "gla(ranks=3)"), "gla has no option 'ranks'"),
+        (("--to", "gla", "--data", __file__), "the model has no tokenizer, so it cannot read"),
     ],
 )
 def test_mistakes(run, options, message):
     result = runnel("convert", "teacher", "none", *options, cwd=run)
     assert result.returncode == 2 and message in result.stderr.splitlines()[-1]
-    assert not (run / "none").exists()
+    assert not (run / "none/conversion.json").exists()
 
 
 def test_a_checkpoint_of_transformers_is_read(tmp_path):

@@ -10,7 +10,9 @@ import typer
 from runnel.cli import _screen, _training
 
 if TYPE_CHECKING:
+    from runnel.codecs import Codec
     from runnel.convert import Gap
+    from runnel.data import Source
 
 TEACHING = "Teaching"
 
@@ -48,22 +50,18 @@ def command(
     What is made is an ordinary run. The same command again goes on. A result can be converted further.
     """
     from runnel import convert
-    from runnel.codecs.bytes import Bytes
-    from runnel.data import open_source
     from runnel.model import save
 
     _training.set_threads(threads)
     with _screen.working(f"reading {folder}"):
         teacher, codec = convert.read(folder)
     pupil = convert.begin(teacher, to, keep, seed)
+    source = None if data is None else _open(data, codec, length, batch, seed, out / "spool")
     convert.claim(out, teacher, to, keep, seed)
-    if data is None:
+    if source is None:
         save(pupil, out)
         if codec is not None:
             codec.save(out)
-        source = None
-    else:
-        source = open_source(data, codec or Bytes(), length, batch, seed, out / "spool")
     with _screen.working("measuring"):
         gaps = {"teacher": convert.Gap.of(teacher, source, recall), "before": convert.Gap.of(pupil, source, recall)}
     if source is not None:
@@ -71,6 +69,17 @@ def command(
             _training.fit(pupil, source, out / stage.folder, stage.config, {}, stage.title)
         gaps["after"] = convert.Gap.of(pupil.eval(), source, recall)
     report(out, pupil.config.pattern, len(pupil.replaced), gaps, json)
+
+
+def _open(data: str, codec: Codec | None, length: int, batch: int, seed: int, spool: Path) -> Source:
+    """The data in the tokens of the teacher."""
+    from runnel.codecs.bytes import Bytes
+    from runnel.data import open_source, text
+
+    source = open_source(data, codec or Bytes(), length, batch, seed, spool)
+    if codec is None and isinstance(source, text.Source):
+        raise ValueError(f"the model has no tokenizer, so it cannot read {data}: give a generator of tokens")
+    return source
 
 
 def report(out: Path, pattern: str, replaced: int, gaps: dict[str, Gap], json: bool) -> None:
