@@ -81,7 +81,7 @@ def test_state_and_lineage_must_fit():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"pattern": "mamba3"}, "no mixer is called 'mamba3'; did you mean 'mamba"),
+        ({"pattern": "mamba9"}, "no mixer is called 'mamba9'; did you mean 'mamba"),
         ({"pattern": "atention"}, "did you mean 'attention'"),
         ({"pattern": "zzz"}, "there are: aaren, "),
         ({"pattern": "mamba2+moo"}, "no block is called 'moo'; did you mean 'moe'"),
