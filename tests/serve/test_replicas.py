@@ -74,6 +74,22 @@ def test_a_state_of_one_is_a_state_of_all(router, model):
         assert router.get(f"/v1/states/{first['state']}").status_code == 404
 
 
+def test_a_client_that_leaves_frees_its_rows(router):
+    def rows():
+        lines = router.get("/metrics").text.splitlines()
+        return sum(float(line.split()[1]) for line in lines if line.startswith("runnel_batch_rows"))
+
+    for stream in (False, True):
+        asked = {"prompt": "abc", "max_tokens": 30_000, "stream": stream}
+        with pytest.raises(httpx.ReadTimeout), router.stream("POST", "/v1/completions", json=asked, timeout=1):
+            assert stream and rows() == 1
+            raise httpx.ReadTimeout("it leaves")
+        end = time.monotonic() + 20
+        while rows():
+            assert time.monotonic() < end, "its row is still being written"
+            time.sleep(0.05)
+
+
 def test_a_replica_that_ends_is_started_again(router, model):
     children = subprocess.run(
         ["ps", "-ww", "-o", "pid=,args=", "--ppid", str(router.process.pid)], capture_output=True, text=True, check=True

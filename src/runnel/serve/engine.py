@@ -196,6 +196,9 @@ class Engine:
                 row.back_to(count, recalled)
             self._write_apart()
         self._leave()
+        self._measure()
+
+    def _measure(self) -> None:
         self.metrics.batch.set(len(self.batch.rows))
         self.metrics.state_bytes.set(0 if self.batch.state is None else self.batch.state.nbytes)
 
@@ -299,3 +302,4 @@ class Engine:
         gone = [place for place, row in enumerate(self.batch.rows) if unwanted(row)]
         if gone:
             self.batch.leave(gone)
+            self._measure()

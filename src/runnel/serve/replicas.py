@@ -27,7 +27,10 @@ from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
+from runnel.serve.answering import Gone, unless_gone
+from runnel.serve.door import PATIENCE
 from runnel.serve.errors import Refused, answered
 from runnel.serve.jobs import Busy
 from runnel.serve.keys import Keys
@@ -102,6 +105,22 @@ def _outlive(pipe: Any) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
+class _Passed(StreamingResponse):
+    """What a replica answers, as it comes. Whatever becomes of the client, the replica is rid of it."""
+
+    def __init__(self, replica: Replica, found: httpx.Response) -> None:
+        headers = {name: value for name, value in found.headers.items() if name not in HOPS}
+        super().__init__(found.aiter_raw(), found.status_code, headers)
+        self.replica, self.found = replica, found
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self.replica.busy -= 1
+            await self.found.aclose()
+
+
 class Router:
     """Which replica answers what."""
 
@@ -130,7 +149,7 @@ class Router:
             return await self._forward(request, self.choose(mark), body)
         except (Refused, Busy) as error:
             return answered(error)
-        except ClientDisconnect:
+        except (ClientDisconnect, Gone):
             return Response(status_code=499)
         except httpx.TransportError:
             return answered(Refused(502, "the replica that this belonged to has ended; ask again", "server_error"))
@@ -141,12 +160,16 @@ class Router:
         if request.method == "POST" and kind != "application/json":
             return request.stream(), None
         body = bytearray()
-        async for piece in request.stream():
-            body += piece
-            if len(body) > self.most:
-                raise Refused(413, f"a body may have at most {self.most} bytes")
+        try:
+            async with asyncio.timeout(PATIENCE):
+                async for piece in request.stream():
+                    body += piece
+                    if len(body) > self.most:
+                        raise Refused(413, f"a body may have at most {self.most} bytes")
+        except TimeoutError:
+            raise Refused(408, f"a body must come within {PATIENCE:.0f} seconds") from None
         path = request.url.path
-        mark = path.split("/")[3] if path.startswith("/v1/states/") else mark_of(bytes(body))
+        mark = json.dumps(path.split("/")[3]) if path.startswith("/v1/states/") else mark_of(bytes(body))
         return bytes(body), mark and f"{request.headers.get('authorization', '')} {mark}"
 
     async def _forward(self, request: Request, replica: Replica, body: bytes | AsyncIterator[bytes]) -> Response:
@@ -155,21 +178,12 @@ class Router:
         replica.busy += 1
         try:
             asked = self.client.build_request(request.method, target, headers=headers, content=body)
-            found = await self.client.send(asked, stream=True)
+            sending = self.client.send(asked, stream=True)
+            found = await (unless_gone(request, sending) if isinstance(body, bytes) else sending)
         except BaseException:
             replica.busy -= 1
             raise
-
-        async def told() -> AsyncIterator[bytes]:
-            try:
-                async for piece in found.aiter_raw():
-                    yield piece
-            finally:
-                replica.busy -= 1
-                await found.aclose()
-
-        own = {name: value for name, value in found.headers.items() if name not in HOPS}
-        return StreamingResponse(told(), found.status_code, own)
+        return _Passed(replica, found)
 
     async def _each(self, request: Request) -> list[httpx.Response]:
         if not all(replica.address for replica in self.replicas):
