@@ -3,9 +3,9 @@
     python recipes/convert.py                     all targets; some minutes on one core
     python recipes/convert.py --only gla,mamba2   some of them
 
-Every target is begun twice: with the teacher's weights, and with the new mixers at random ("random"), both taught for
-the same steps. A run that has ended is a line of runs/convert/runs.jsonl and is not repeated; an interrupted one goes
-on. The page goes to docs/results/convert.md.
+Where no attention stays, every target is begun twice: with the teacher's weights, and with the new mixers at random,
+both taught for the same steps. A run that has ended is a line of runs/convert/runs.jsonl and is not repeated; an
+interrupted one goes on. The page goes to docs/results/convert.md.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ from runnel.trained.pupil import Pupil
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "results" / "convert.md"
 PATTERN = "attention(head_dim=16)*4"
-KEEPS = ("1/4", "0")
+CASES = (("1/4", "teacher"), ("0", "teacher"), ("0", "random"))
+"""The share that is kept, and what the new mixers begin with."""
 
 
 @dataclass(frozen=True)
@@ -144,12 +145,11 @@ def main() -> None:
     options.folder.mkdir(parents=True, exist_ok=True)
     origin = teacher(plan, options.folder)
     for to in names:
-        for keep in KEEPS:
-            for start in ("teacher", "random"):
-                key = {"to": to, "keep": keep, "start": start, **asdict(plan)}
-                make = partial(perform, to, keep, start, plan, origin, options.folder)
-                records.append(remembered(options.folder / "runs.jsonl", key, make))
-                print(f"{to} keep {keep} from {start}: recall {records[-1]['after']['recall']:.3f}", flush=True)
+        for keep, start in CASES:
+            key = {"to": to, "keep": keep, "start": start, **asdict(plan)}
+            make = partial(perform, to, keep, start, plan, origin, options.folder)
+            records.append(remembered(options.folder / "runs.jsonl", key, make))
+            print(f"{to} keep {keep} from {start}: recall {records[-1]['after']['recall']:.3f}", flush=True)
     print(table(records))
     if not options.only:
         PAGE.write_text(page(records, plan), encoding="utf-8")
