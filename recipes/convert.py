@@ -129,6 +129,8 @@ kept, and taught for {plan.transfer_steps} steps layer by layer and {plan.steps}
 {plan.batch_size}. "teacher": the new layers begin with its weights; "random": as those of a fresh model, everything
 else the teacher's. One seed ({plan.seed}): differences of a few hundredths say nothing. Bits are per asked token, held
 out. State bytes are of one row after {plan.length} tokens; those of attention grow with the text, the others do not.
+`liger` keeps a window of 64 tokens, which here is the whole row: half of it is still the teacher's attention, so its
+rows say nothing about what a recurrence alone recalls.
 
 {table(records)}
 """
