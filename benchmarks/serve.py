@@ -179,7 +179,8 @@ def parked(address: str, pid: int, count: int) -> dict[str, Any]:
             client.post("/v1/completions", json={"prompt": "!", "state": identity, "max_tokens": 1}).raise_for_status()
             times.append(time.perf_counter() - begun)
         return {"count": count, "per_second": round(count / seconds, 1), "memory_mb_before": before >> 20,
-                "memory_mb": memory_of(pid) >> 20, "resume_median_ms": round(1e3 * statistics.median(times), 1)}  # fmt: skip
+                "memory_mb": memory_of(pid) >> 20,
+                "resume_median_ms": round(1e3 * statistics.median(times), 1)}  # fmt: skip
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ import torch
 import runnel
 from runnel.state import leaves
 
-from .conftest import close, make, same_state, tokens
+from .conftest import SUBJECTS, close, make, same_state, tokens
 
 
 def snapshot(state: runnel.State) -> list[torch.Tensor]:
@@ -67,28 +67,35 @@ def test_saved_and_loaded_state_is_bit_exact(model, tmp_path):
         assert torch.equal(model(tokens(2, 3), state)[0], model(tokens(2, 3), loaded)[0])
 
 
-def test_state_saved_by_one_process_and_loaded_by_another(model, tmp_path):
-    """Another process loads model and state, and goes on to the same bits."""
-    with torch.no_grad():
-        state = model(tokens(2, 9))[1]
-        runnel.save(model, tmp_path / "model")
-        state.save(tmp_path / "text.state")
-        expected = model(tokens(2, 3, seed=7), state)[0]
+def test_states_saved_by_one_process_and_loaded_by_another(tmp_path):
+    """Another process loads model and state of every subject, and goes on to the same bits."""
+    expected = {}
+    for number, pattern in enumerate(SUBJECTS):
+        model, folder = make(pattern), tmp_path / str(number)
+        with torch.no_grad():
+            state = model(tokens(2, 9))[1]
+            runnel.save(model, folder / "model")
+            state.save(folder / "text.state")
+            expected[str(number)] = model(tokens(2, 3, seed=7), state)[0]
     program = """
-import sys, torch, runnel
+import pathlib, sys, torch, runnel
 from safetensors.torch import save_file
 torch.set_num_threads(int(sys.argv[2]))
-model = runnel.load(sys.argv[1] + "/model")
-state = runnel.State.load(sys.argv[1] + "/text.state", model)
 tokens = torch.randint(0, 11, (2, 3), generator=torch.Generator().manual_seed(7))
-with torch.no_grad():
-    save_file({"logits": model(tokens, state)[0]}, sys.argv[1] + "/out.safetensors")
+logits = {}
+for folder in pathlib.Path(sys.argv[1]).iterdir():
+    model = runnel.load(folder / "model")
+    with torch.no_grad():
+        logits[folder.name] = model(tokens, runnel.State.load(folder / "text.state", model))[0]
+save_file(logits, sys.argv[1] + "/out.safetensors")
 """
     threads = str(torch.get_num_threads())
-    subprocess.run([sys.executable, "-c", program, str(tmp_path), threads], check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", program, str(tmp_path), threads], check=True, timeout=240)
     from safetensors.torch import load_file
 
-    assert torch.equal(load_file(tmp_path / "out.safetensors")["logits"], expected)
+    found = load_file(tmp_path / "out.safetensors")
+    for number, pattern in enumerate(SUBJECTS):
+        assert torch.equal(found[str(number)], expected[str(number)]), pattern
 
 
 def test_nbytes_counts_what_is_held(model):
