@@ -159,6 +159,18 @@ def head_width(d_model: int, asked: int | None, target: int = 64) -> int:
     return max(fits, default=d_model)
 
 
+def grouped_heads(
+    page: str, d_model: int, heads: int | None, head_dim: int | None, kv_heads: int | None
+) -> tuple[int, int, int]:
+    """Numbers of query heads and of key and value heads, and the width of a head, as attention divides d_model."""
+    width = head_width(d_model, head_dim) if heads is None else head_dim or d_model // heads
+    heads = heads or d_model // width
+    groups = kv_heads or heads
+    if heads % groups or width % 2:
+        raise ValueError(f"{page} needs an even head_dim and kv_heads that divide {heads}; got {width}, {groups}")
+    return heads, groups, width
+
+
 def log_uniform_inverse_softplus(count: int, low: float, high: float) -> Float[Tensor, "{count}"]:
     """Biases b with softplus(b) log-uniform in [low, high]: the step sizes of Mamba and its kin."""
     step = torch.exp(torch.rand(count) * (math.log(high) - math.log(low)) + math.log(low))

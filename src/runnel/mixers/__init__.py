@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import normalize, rms_norm, silu
@@ -10,6 +11,11 @@ from runnel.lineage import Lineage
 from runnel.mixer import RMSNorm, linear, parameter
 from runnel.ops import conv
 from runnel.state import Memory
+
+
+def slopes(heads: int, like: Tensor) -> Float[Tensor, "H"]:
+    """2^(-8 h / H) for h = 1..H, as in ALiBi (2021, arXiv:2108.12409): rates of forgetting, from fast to slow."""
+    return 2 ** (-8 * torch.arange(1, heads + 1, dtype=like.dtype, device=like.device) / heads)
 
 
 class DeltaHeads(nn.Module):

@@ -31,7 +31,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from runnel.lineage import Lineage
-from runnel.mixer import Mixer, RMSNorm, head_width, linear
+from runnel.mixer import Mixer, RMSNorm, grouped_heads, linear
 from runnel.ops import attend as ops
 from runnel.ops.rope import rope, scaling
 from runnel.state import Memory
@@ -77,16 +77,7 @@ class Attention(Mixer):
 
     def __init__(self, d_model: int, config: Config) -> None:
         super().__init__()
-        if config.heads is None:
-            width = head_width(d_model, config.head_dim)
-        else:
-            width = config.head_dim or d_model // config.heads
-        heads = config.heads or d_model // width
-        groups = config.kv_heads or heads
-        if heads % groups or width % 2:
-            raise ValueError(
-                f"attention needs an even head_dim and kv_heads that divide {heads}; got {width}, {groups}"
-            )
+        heads, groups, width = grouped_heads("attention", d_model, config.heads, config.head_dim, config.kv_heads)
         if (config.window is not None and config.window < 1) or config.sinks < 0:
             raise ValueError(f"attention needs window >= 1 and sinks >= 0; got {config.window}, {config.sinks}")
         if config.rotated is not None and (config.rotated % 2 or not 0 <= config.rotated <= width):

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
 from runnel.lineage import Lineage
-from runnel.mixer import Mixer, RMSNorm, head_width, linear
+from runnel.mixer import Mixer, RMSNorm, grouped_heads, linear
 from runnel.ops import attend as ops
 from runnel.ops.outer import outer_scan
 from runnel.ops.rope import rope, scaling
@@ -71,14 +71,7 @@ class Liger(Mixer):
 
     def __init__(self, d_model: int, config: Config) -> None:
         super().__init__()
-        if config.heads is None:
-            width = head_width(d_model, config.head_dim)
-        else:
-            width = config.head_dim or d_model // config.heads
-        heads = config.heads or d_model // width
-        groups = config.kv_heads or heads
-        if heads % groups or width % 2:
-            raise ValueError(f"liger needs an even head_dim and kv_heads that divide {heads}; got {width}, {groups}")
+        heads, groups, width = grouped_heads("liger", d_model, config.heads, config.head_dim, config.kv_heads)
         self.config, self.heads, self.groups, self.width = config, heads, groups, width
         self.scaling = None if config.rope is None else scaling(config.rope)
         self.qkv = linear(d_model, (heads + 2 * groups) * width, config.bias)

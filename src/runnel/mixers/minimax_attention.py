@@ -27,6 +27,7 @@ from torch.nn.functional import silu
 
 from runnel.lineage import Lineage
 from runnel.mixer import Mixer, RMSNorm, head_width, linear
+from runnel.mixers import slopes
 from runnel.ops.outer import outer_scan
 from runnel.state import Memory
 
@@ -66,8 +67,7 @@ class MiniMaxAttention(Mixer):
 
     def log_decay(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T H"]:
         """log lambda of every head, the same at every token."""
-        heads = torch.arange(1, self.heads + 1, dtype=x.dtype, device=x.device)
-        return (-self.rate * 2 ** (-8 * heads / self.heads)).expand(*x.shape[:2], -1)
+        return (-self.rate * slopes(self.heads, x)).expand(*x.shape[:2], -1)
 
     def forward(
         self, x: Float[Tensor, "B T D"], state: State, lineage: Lineage

@@ -27,7 +27,8 @@ from torch import Tensor, nn
 from torch.nn.functional import layer_norm
 
 from runnel.lineage import Lineage
-from runnel.mixer import Mixer, head_width, linear, parameter
+from runnel.mixer import Mixer, grouped_heads, linear, parameter
+from runnel.mixers import slopes
 from runnel.ops.outer import outer_scan
 from runnel.ops.rope import rope
 
@@ -63,14 +64,7 @@ class Supra(Mixer):
 
     def __init__(self, d_model: int, config: Config) -> None:
         super().__init__()
-        if config.heads is None:
-            width = head_width(d_model, config.head_dim)
-        else:
-            width = config.head_dim or d_model // config.heads
-        heads = config.heads or d_model // width
-        groups = config.kv_heads or heads
-        if heads % groups or width % 2:
-            raise ValueError(f"supra needs an even head_dim and kv_heads that divide {heads}; got {width}, {groups}")
+        heads, groups, width = grouped_heads("supra", d_model, config.heads, config.head_dim, config.kv_heads)
         self.config, self.heads, self.groups, self.width = config, heads, groups, width
         self.qkv = linear(d_model, (heads + 2 * groups) * width)
         self.q_map, self.k_map = FeatureMap(heads, width), FeatureMap(groups, width)
@@ -81,8 +75,7 @@ class Supra(Mixer):
 
     def log_decay(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T H"]:
         """log gamma of every head, the same at every token."""
-        heads = torch.arange(1, self.heads + 1, dtype=x.dtype, device=x.device)
-        return -(2 ** (-8 * heads / self.heads)).expand(*x.shape[:2], -1)
+        return -slopes(self.heads, x).expand(*x.shape[:2], -1)
 
     def forward(
         self, x: Float[Tensor, "B T D"], state: State, lineage: Lineage
