@@ -19,14 +19,14 @@ program; those of the horizon are not used.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from runnel.mixer import linear
-from runnel.windows import Window, WindowModel, WindowShape
-from runnel.windows.layers import EncoderLayer, WholeAttention, check_dropout, check_positive, variates
+from runnel.windows import WindowShape
+from runnel.windows.layers import EncoderLayer, VariateEncoder, WholeAttention, check_dropout, check_positive
 from runnel.windows.model import check_norm
 
 PAPERS = {"iTransformer: Inverted Transformers Are Effective for Time Series Forecasting": "2310.06625"}
@@ -49,26 +49,13 @@ class Config:
         check_dropout("itransformer", self.dropout)
 
 
-class ITransformer(WindowModel):
-    def __init__(self, shape: WindowShape, config: Config) -> None:
-        super().__init__(shape)
-        self.config, self.norm = config, config.norm
-        width = config.d_model
-        self.embed = linear(shape.history, width, bias=True)
-        self.layers = nn.Sequential(
-            *(
-                EncoderLayer(WholeAttention(width, config.heads), width, config.hidden, config.dropout)
-                for _ in range(config.layers)
-            )
-        )
-        self.norm_out = nn.LayerNorm(width)
-        self.dropout = nn.Dropout(config.dropout)
-        self.out = linear(width, shape.horizon * shape.outputs, bias=True)
+class ITransformer(VariateEncoder):
+    """Equation (1) embeds, (2) are the layers, (3) reads out."""
 
-    def forward(self, window: Window) -> Float[Tensor, "B H C K"]:
-        tokens = self.dropout(self.embed(variates(window)))  # eq. (1)
-        hidden = self.norm_out(self.layers(tokens))[:, : window.history.shape[2]]  # eq. (2)
-        return self.out(hidden).unflatten(-1, (self.shape.horizon, self.shape.outputs)).transpose(1, 2)  # eq. (3)
+    def __init__(self, shape: WindowShape, config: Config) -> None:
+        mix = partial(WholeAttention, config.d_model, config.heads)
+        super().__init__(shape, config.d_model, config.hidden, config.layers, config.dropout, mix)
+        self.config, self.norm = config, config.norm
 
 
 def reference(model: ITransformer, series: Float[Tensor, "C L"]) -> Float[Tensor, "C H*K"]:

@@ -19,15 +19,15 @@ them, as in `itransformer`, of which this is the same frame with another mixer.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from runnel.mixer import linear
 from runnel.mixers import mamba
-from runnel.windows import Window, WindowModel, WindowShape
-from runnel.windows.layers import BothWays, EncoderLayer, check_dropout, check_positive, variates
+from runnel.windows import WindowShape
+from runnel.windows.layers import BothWays, EncoderLayer, VariateEncoder, check_dropout, check_positive
 from runnel.windows.model import check_norm
 
 PAPERS = {"Is Mamba Effective for Time Series Forecasting?": "2403.11144"}
@@ -52,27 +52,14 @@ class Config:
         check_dropout("s_mamba", self.dropout)
 
 
-class SMamba(WindowModel):
-    def __init__(self, shape: WindowShape, config: Config) -> None:
-        super().__init__(shape)
-        self.config, self.norm = config, config.norm
-        width = config.d_model
-        inner = mamba.Config(expand=config.expand, d_state=config.d_state, conv=config.conv)
-        self.embed = linear(shape.history, width, bias=True)
-        self.layers = nn.Sequential(
-            *(
-                EncoderLayer(BothWays(lambda: mamba.Mamba(width, inner)), width, config.hidden, config.dropout)
-                for _ in range(config.layers)
-            )
-        )
-        self.norm_out = nn.LayerNorm(width)
-        self.dropout = nn.Dropout(config.dropout)
-        self.out = linear(width, shape.horizon * shape.outputs, bias=True)
+class SMamba(VariateEncoder):
+    """Equation (1) embeds, (2) are the layers, (3) reads out."""
 
-    def forward(self, window: Window) -> Float[Tensor, "B H C K"]:
-        tokens = self.dropout(self.embed(variates(window)))  # eq. (1)
-        hidden = self.norm_out(self.layers(tokens))[:, : window.history.shape[2]]  # eq. (2)
-        return self.out(hidden).unflatten(-1, (self.shape.horizon, self.shape.outputs)).transpose(1, 2)  # eq. (3)
+    def __init__(self, shape: WindowShape, config: Config) -> None:
+        inner = mamba.Config(expand=config.expand, d_state=config.d_state, conv=config.conv)
+        mix = partial(BothWays, partial(mamba.Mamba, config.d_model, inner))
+        super().__init__(shape, config.d_model, config.hidden, config.layers, config.dropout, mix)
+        self.config, self.norm = config, config.norm
 
 
 def reference(model: SMamba, series: Float[Tensor, "C L"]) -> Float[Tensor, "C H*K"]:

@@ -21,7 +21,8 @@ from runnel.lineage import Lineage
 from runnel.mixer import Mixer, RMSNorm, linear
 from runnel.model import Layer
 from runnel.state import Memory
-from runnel.windows.window import Window
+from runnel.windows.model import WindowModel
+from runnel.windows.window import Window, WindowShape
 
 
 class WholeAttention(nn.Module):
@@ -79,6 +80,28 @@ class EncoderLayer(nn.Module):
     def forward(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
         x = self.mix_norm(x + self.dropout(self.mix(x)))
         return self.mlp_norm(x + self.dropout(self.mlp(x)))
+
+
+class VariateEncoder(WindowModel):
+    """Layers over variates, each of them one token that holds its whole history; every token is its own forecast.
+
+    mix: makes what a layer mixes the tokens with.
+    """
+
+    def __init__(
+        self, shape: WindowShape, width: int, hidden: int, layers: int, dropout: float, mix: Callable[[], nn.Module]
+    ) -> None:
+        super().__init__(shape)
+        self.embed = linear(shape.history, width, bias=True)
+        self.layers = nn.Sequential(*(EncoderLayer(mix(), width, hidden, dropout) for _ in range(layers)))
+        self.norm_out = nn.LayerNorm(width)
+        self.dropout = nn.Dropout(dropout)
+        self.out = linear(width, shape.horizon * shape.outputs, bias=True)
+
+    def forward(self, window: Window) -> Float[Tensor, "B H C K"]:
+        tokens = self.dropout(self.embed(variates(window)))
+        hidden = self.norm_out(self.layers(tokens))[:, : window.history.shape[2]]
+        return self.out(hidden).unflatten(-1, (self.shape.horizon, self.shape.outputs)).transpose(1, 2)
 
 
 class RowConv(nn.Module):
