@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from runnel.forecast import panel
-from runnel.forecast.panel import Columns, Progress
+from runnel.forecast.panel import Columns
+from runnel.windows.model import Progress
 
 if TYPE_CHECKING:
     from runnel.forecast.forecaster import Forecaster

@@ -22,12 +22,13 @@ from torch import Tensor
 
 from runnel import catalog, patterns
 from runnel.forecast import auto, conformal, covariates, cross_validation, panel, scaling, streaming
-from runnel.forecast.panel import Columns, Panel, Progress
+from runnel.forecast.panel import Columns, Panel
 from runnel.forecast.scaling import Scales
 from runnel.forecasters import backbone as backbones
 from runnel.forecasters.blend import Blend
 from runnel.head import Head
 from runnel.windows import FitConfig, FitReport, Law, SeriesTable, WindowModel, WindowSet, WindowShape, build
+from runnel.windows.model import Progress
 
 Array = NDArray[Any]
 LONGEST_LOOKBACK = 512

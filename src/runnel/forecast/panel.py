@@ -8,7 +8,7 @@ order. Everything is done on whole columns: there is no loop over series.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,6 @@ from numpy.typing import NDArray
 from runnel.forecast.calendar import Calendar
 
 Array = NDArray[Any]
-Progress = Callable[[float, str], None]
-"""progress(share that is done, what is being done)."""
 SHOWN = 3
 """Names of series in a message."""
 SPARSE = 50

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,8 +15,8 @@ from runnel.forecast.forecaster import page_config
 from runnel.forecast.protocol import Benchmark, Score
 from runnel.forecasters import blend, last_value, ridge, seasonal_naive
 from runnel.windows import FitConfig, WindowModel, WindowShape, build
+from runnel.windows.model import Progress
 
-Progress = Callable[[float, str], None]
 MODELS = ("last_value", "seasonal_naive", "ridge", "auto")
 NAIVE = (last_value.Config, seasonal_naive.Config)
 NAIVE_LOOKBACK = 96
