@@ -5,13 +5,15 @@ import sys
 
 import pytest
 import torch
+from safetensors import safe_open
 
-from runnel.storage import read_json, read_lines, read_tensors, remembered, write_json, write_tensors
+from runnel.storage import DTYPES, read_json, read_lines, read_tensors, remembered, write_json, write_tensors
 
 FULL_DISK = """
 import resource, signal, sys
 from pathlib import Path
 import torch
+from safetensors import safe_open
 from runnel.storage import write_json, write_tensors
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
@@ -74,3 +76,13 @@ def test_lines_are_remembered_and_one_cut_short_is_written_anew(tmp_path):
     assert remembered(path, {"seed": 2}, make) == {"seed": 2, "made": 2}
     assert read_lines(path) == [first, {"seed": 2, "made": 2}]
     assert len(calls) == 2
+
+
+def test_every_dtype_that_is_read_is_written_so_that_safetensors_reads_it(tmp_path):
+    made = {name: torch.arange(6).reshape(2, 3).T.to(dtype) for name, dtype in DTYPES.items()}
+    made |= {"scalar": torch.tensor(2.5), "turned": torch.randn(3, 5)[:, ::2]}
+    write_tensors(tmp_path / "x", made, {"note": "\u4e2d"})
+    with safe_open(str(tmp_path / "x"), framework="pt") as file:
+        assert file.metadata() == {"note": "\u4e2d"}
+        for name, tensor in made.items():
+            assert torch.equal(file.get_tensor(name), tensor) and file.get_tensor(name).dtype == tensor.dtype

@@ -35,3 +35,7 @@ def error(found: torch.Tensor, expected: torch.Tensor) -> str:
 IDS = torch.randint(0, 97, (1, 24), generator=torch.Generator().manual_seed(1))
 MAMBA2 = {"state_size": 8, "num_heads": 8, "head_dim": 8, "n_groups": 1, "chunk_size": 16}
 LLAMA = {"num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 48}
+JAMBA = {
+    **LLAMA, "mamba_d_state": 8, "num_experts": 1, "attn_layer_period": 2, "attn_layer_offset": 1,
+}  # fmt: skip
+GEMMA = {**LLAMA, "num_key_value_heads": 1, "attention_window_size": 9, "block_types": ["recurrent", "attention"]}

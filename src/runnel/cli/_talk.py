@@ -27,33 +27,49 @@ class Partner(Protocol):
 
 
 class Local:
-    """A model in this process. options: of `runnel.generate`."""
+    """A model in this process. options: of `runnel.generate`. A checkpoint's own template says how turns are written;
+    without one, they are lines `user: ...` and `assistant: ...`.
+    """
 
     def __init__(self, model: Any, codec: Any, options: dict[str, Any]) -> None:
+        from runnel.codecs.tokenizer import templated
+
         self.model, self.codec, self.options = model, codec, options
         self.state: State | None = None
         self.newest: list[int] = []
+        self.template = templated(codec)
+        self.stops = STOPS if self.template is None else ()
 
     def answer(self, message: str, show: Show) -> str:
         from runnel.generation import generate
         from runnel.stopping import StopText
 
-        turn = f"user: {message}\nassistant:"
-        prompt = [*self.newest, *self.codec.encode(turn if self.state is None else f"\n{turn}")]
-        shown, characters, told = StopText(self.codec, STOPS), getincrementaldecoder("utf-8")("replace"), list[str]()
+        prompt, ends = [*self.newest, *self._turn(message)], self.codec.ends
+        shown, characters = StopText(self.codec, self.stops), getincrementaldecoder("utf-8")("replace")
+        told = list[str]()
 
         def hear(row: int, tokens: list[int]) -> None:
             for token in tokens:
-                told.append(characters.decode(shown.push(token)))
-                show(told[-1])
+                if token not in ends:
+                    told.append(characters.decode(shown.push(token)))
+                    show(told[-1])
 
-        written = generate(
-            self.model, [prompt], state=self.state, on_tokens=hear, codec=self.codec, stop=STOPS, **self.options
-        )
+        options = {"codec": self.codec, "stop": self.stops, "eos": ends, **self.options}
+        written = generate(self.model, [prompt], state=self.state, on_tokens=hear, **options)
         told.append(characters.decode(b"" if shown.found else shown.finish(), final=True))
         show(told[-1])
         self.state, self.newest = written.state, [[*prompt, *written.tokens[0]][-1]]
         return "".join(told)
+
+    def _turn(self, message: str) -> list[int]:
+        """What the model reads of a message: what ends its own last answer, the message, and that it is to answer."""
+        if self.template is None:
+            turn = f"user: {message}\nassistant:"
+            return self.codec.begin(turn) if self.state is None else self.codec.encode(f"\n{turn}")
+        said = [{"role": "user", "content": message}]
+        if self.state is None:
+            return self.template.chat(said)
+        return self.template.turn(said, self.newest[0])
 
 
 class Remote:

@@ -86,7 +86,7 @@ def command(
     start, before = (None, []) if state is None else _continuation.load(_found(state, run), model)
     if state is not None and not before and text is None:
         raise ValueError(f"{state} does not say what comes after it: give a --prompt")
-    tokens = before + codec.encode(text or ("" if before else "\n"))
+    tokens = _fresh(codec, text) if start is None else before + codec.encode(text or "")
     if n < 1 or (n > 1 and save_state is not None):
         raise ValueError(f"--n must be at least 1, and 1 with --save-state; got {n}")
     processors = [_part(text, "processors", codec) for text in processor or []]
@@ -99,7 +99,7 @@ def command(
         "seed": seed,
         "n": n,
         "max_new_tokens": max_tokens,
-        "eos": eos,
+        "eos": eos or codec.ends,
         "stop": stop or [],
         "top_logprobs": top_logprobs,
         "state": start,
@@ -115,6 +115,11 @@ def command(
         _screen.note(f"state saved in {save_state} ({_screen.size(written.state.nbytes)})")
     if stats:
         _screen.note(stats_line(written))
+
+
+def _fresh(codec: Codec, text: str | None) -> list[int]:
+    """What is read where nothing stands before: a text, or what begins one."""
+    return codec.begin(text or ("" if codec.opening else "\n"))
 
 
 def load_run(folder: Path) -> Model:
@@ -146,6 +151,7 @@ def stream(model: Any, codec: Codec, tokens: list[int], out: _screen.TextOut, **
     from runnel.stopping import StopText
 
     shown, characters = StopText(codec, options.get("stop", ())), getincrementaldecoder("utf-8")("replace")
+    ends = frozenset(options.get("eos") or ())
     out.decorate(codec.decode(tokens), "dim")
     with ExitStack() as reading:
         if len(tokens) > LONG_PROMPT:
@@ -153,8 +159,9 @@ def stream(model: Any, codec: Codec, tokens: list[int], out: _screen.TextOut, **
 
         def show(row: int, new: list[int]) -> None:
             reading.close()
-            out.write("".join(characters.decode(shown.push(token)) for token in new[:-1]), DRAFTED)
-            out.write(characters.decode(shown.push(new[-1])))
+            words = ["" if token in ends else characters.decode(shown.push(token)) for token in new]
+            out.write("".join(words[:-1]), DRAFTED)
+            out.write(words[-1])
 
         written = generation.generate(model, [tokens], on_tokens=show, codec=codec, **options)
     out.write(characters.decode(b"" if shown.found else shown.finish(), final=True) + "\n")

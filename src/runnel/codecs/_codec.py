@@ -18,9 +18,14 @@ FORMAT = "runnel-codec"
 
 
 class Codec(ABC):
-    """Base of the codecs. token_bytes: one entry an id, the bytes that it stands for."""
+    """Base of the codecs. token_bytes: one entry an id, the bytes that it stands for.
+
+    opening: the ids that stand in front of a text. ends: the ids that end one.
+    """
 
     name: str
+    opening: Sequence[int] = ()
+    ends: frozenset[int] = frozenset()
 
     def __init__(self, token_bytes: Sequence[bytes]) -> None:
         self.token_bytes = token_bytes
@@ -32,6 +37,11 @@ class Codec(ABC):
     @abstractmethod
     def encode(self, text: str | bytes) -> list[int]:
         """Token ids of a text; bytes are taken as UTF-8 where the codec needs characters (else ValueError)."""
+
+    def begin(self, text: str | bytes) -> list[int]:
+        """Token ids of a text that nothing stands before: the opening first, unless the text itself begins with it."""
+        ids = self.encode(text)
+        return ids if ids[: len(self.opening)] == list(self.opening) else [*self.opening, *ids]
 
     def encode_batch(self, texts: Sequence[str | bytes]) -> list[list[int]]:
         """`encode` of many texts, in parallel where the codec can."""

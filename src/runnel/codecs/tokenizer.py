@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ PAPERS: dict[str, str] = {}
 
 _BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 _SPACE = "\u2581"
+_ANSWER = "[~answer~]"
+"""Stands for what the assistant said where only what follows it is wanted."""
 
 
 class Checkpoint(Codec):
@@ -43,6 +46,7 @@ class Checkpoint(Codec):
         self.settings = dict(settings or {})
         self.opening: list[int] = _opening(tokenizer)
         self._tokenizer, self._json = tokenizer, tokenizer.to_str()
+        self.ends = frozenset([*([] if self.eos is None else [self.eos]), *self.settings.get("stops", ())])
 
     @property
     def fingerprint(self) -> str:
@@ -72,26 +76,39 @@ class Checkpoint(Codec):
         encodings = self._tokenizer.encode_batch_fast([text_of(text) for text in texts], add_special_tokens=False)
         return [encoding.ids for encoding in encodings]
 
-    def chat(self, messages: Sequence[Mapping[str, Any]], answer: bool = True) -> list[int]:
+    def chat(
+        self, messages: Sequence[Mapping[str, Any]], answer: bool = True, tools: Sequence[Any] | None = None
+    ) -> list[int]:
         """A conversation, [{"role": "user", "content": "..."}, ...], by the checkpoint's template.
 
-        answer: begin the answer of the assistant. ValueError where there is no template, or it says no.
+        answer: begin the answer of the assistant. tools: what it may call, as the template has it.
+        ValueError where there is no template, or it says no.
         """
+        return self.encode(self._written(messages, answer, tools))
+
+    def turn(self, messages: Sequence[Mapping[str, Any]], newest: int) -> list[int]:
+        """What follows an answer that was written: its end, the messages, and the beginning of the next answer.
+
+        newest: the last token that was written; where it ends the answer, the end is not written again.
+        """
+        before = [{"role": "user", "content": "-"}, {"role": "assistant", "content": _ANSWER}]
+        _, found, rest = self._written([*before, *messages], True, None).rpartition(_ANSWER)
+        if not found:
+            raise ValueError("the chat template leaves out what the assistant said")
+        ids = self.encode(rest)
+        return ids[1:] if newest in self.ends and ids and ids[0] in self.ends else ids
+
+    def _written(self, messages: Sequence[Mapping[str, Any]], answer: bool, tools: Sequence[Any] | None) -> str:
         from jinja2 import TemplateError
-        from jinja2.sandbox import ImmutableSandboxedEnvironment
 
         if "chat_template" not in self.settings:
             raise ValueError("this checkpoint has no chat template")
-        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-        environment.globals["raise_exception"] = _refuse
         named = {key: value for key, value in self.settings.items() if key.endswith("_token")}
+        given = {"messages": list(messages), "tools": tools, "documents": None, "add_generation_prompt": answer}
         try:
-            written = environment.from_string(self.settings["chat_template"]).render(
-                messages=list(messages), add_generation_prompt=answer, **named
-            )
+            return _templates().from_string(self.settings["chat_template"]).render(**given, **named)
         except TemplateError as error:
             raise ValueError(f"the chat template cannot be used: {error}") from error
-        return self.encode(written)
 
     def save(self, folder: str | Path) -> None:
         """Write tokenizer.json, then codec.json with its checksum: a mixed pair is noticed at `load`."""
@@ -100,21 +117,43 @@ class Checkpoint(Codec):
         write_json(Path(folder) / "codec.json", {**record, "settings": self.settings})
 
 
+def templated(codec: Codec) -> Checkpoint | None:
+    """The codec, where it says itself how conversations are written."""
+    return codec if isinstance(codec, Checkpoint) and "chat_template" in codec.settings else None
+
+
 def from_folder(folder: str | Path, size: int) -> Checkpoint:
     """The tokenizer of a folder in the Hugging Face layout, for a model of `size` tokens."""
     folder = Path(folder)
-    file = folder / "tokenizer_config.json"
-    given = read_json(file) if file.is_file() else {}
-    settings = {key: _text(value) for key, value in given.items() if key.endswith("_token") and _text(value)}
-    template = folder / "chat_template.jinja"
-    if template.is_file():
-        settings["chat_template"] = template.read_text(encoding="utf-8")
-    elif isinstance(given.get("chat_template"), str):
-        settings["chat_template"] = given["chat_template"]
+    given = _read(folder / "tokenizer_config.json")
+    settings: dict[str, Any] = {key: _text(v) for key, v in given.items() if key.endswith("_token") and _text(v)}
+    template = _template(folder, given.get("chat_template"))
+    if template is not None:
+        settings["chat_template"] = template
+    stops = _read(folder / "generation_config.json").get("eos_token_id")
+    if stops is not None:
+        settings["stops"] = [token for token in ([stops] if isinstance(stops, int) else stops) if token < size]
     try:
         return Checkpoint(read(folder / "tokenizer.json"), size, settings)
     except ValueError as error:
         raise ValueError(f"{folder / 'tokenizer.json'}: {error}") from error
+
+
+def _read(file: Path) -> dict[str, Any]:
+    content = read_json(file) if file.is_file() else {}
+    if not isinstance(content, dict):
+        raise ValueError(f"{file} must be an object; got {type(content).__name__}")
+    return content
+
+
+def _template(folder: Path, given: Any) -> str | None:
+    """How conversations are written: in a file of its own, or in the settings, perhaps as one of several."""
+    file = folder / "chat_template.jinja"
+    if file.is_file():
+        return file.read_text(encoding="utf-8")
+    if isinstance(given, list):
+        given = {one["name"]: one["template"] for one in given}.get("default")
+    return given if isinstance(given, str) else None
 
 
 def load(folder: Path, record: dict[str, Any]) -> Checkpoint:
@@ -156,6 +195,22 @@ def _bytes_of(written: str, letters: Mapping[str, int] | None) -> bytes:
         return bytes(letters[letter] for letter in written)
     single = _BYTE.fullmatch(written)
     return bytes([int(single[1], 16)]) if single else written.replace(_SPACE, " ").encode()
+
+
+def _templates() -> Any:
+    """Templates as transformers reads them, in a sandbox."""
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    made = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"])
+    made.filters["tojson"] = _json
+    made.globals["raise_exception"] = _refuse
+    made.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
+    return made
+
+
+def _json(value: Any, indent: int | None = None) -> str:
+    """JSON as it is: what Jinja's own filter writes is meant for HTML."""
+    return json.dumps(value, ensure_ascii=False, indent=indent)
 
 
 def _refuse(reason: str) -> None:

@@ -92,17 +92,20 @@ def load(folder: str | Path, dtype: torch.dtype | None = None) -> Model:
     stored = _named(folders.open_tensors(path), family)
     ours, used = own_tensors(model), set()
     for entry in family.table(theirs):
-        read = []
+        parts = []
         for name, shape in zip(entry.their_names, entry.required([ours[n] for n in entry.our_names]), strict=True):
             if name not in stored:
                 raise ValueError(f"{path} lacks the tensor {name}, of shape {shape}")
             if stored[name].shape != shape:
                 raise ValueError(f"{name} of {path} must be {shape}; got {stored[name].shape}")
-            read.append(stored[name].read())
+            parts.append(stored[name])
             used.add(name)
-        for name, tensor in zip(entry.our_names, entry.how.ours(read), strict=True):
+        made = entry.how.ours([part.read() for part in parts])
+        for name, tensor in zip(entry.our_names, made, strict=True):
             _place(model, name, tensor.to(dtype or tensor.dtype).contiguous())
             del ours[name]
+        for part in parts:
+            part.release()
     assert not ours, f"the table of {config['model_type']} leaves out {sorted(ours)}"
     _check_rest(path, set(stored) - used, family)
     if model.config.frame.tied:

@@ -1,14 +1,18 @@
 """Folders in the Hugging Face layout: config.json and safetensors, whole or in shards. Read with suspicion.
 
-Tensors are read one at a time, straight into memory of their own. Nothing in a folder is ever run; `.bin` files go
-through PyTorch's reader that admits tensors only.
+Files are mapped, as safetensors' own reader does it: what a model has as a file has it is not copied, and comes from
+disk when it is used. So a file must stay as it is while a model is used; what Runnel writes takes a file's name and
+leaves the old one to whoever reads it. Nothing in a folder is ever run; `.bin` files go through PyTorch's reader that
+admits tensors only.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import mmap
 import warnings
+import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +21,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from runnel.storage import read_json, write_json, write_tensors
+from runnel.storage import DTYPES, read_json, write_json, write_tensors
 
-DTYPES = {
-    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,
-    "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
-}  # fmt: skip
 UNNAMED = {"mamba_ssm": {"d_model", "n_layer", "ssm_cfg"}}
 """Layouts whose config.json does not name its model_type, and the fields by which they are known."""
 SHARD = 5 * 2**30
@@ -50,26 +50,45 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
+class Mapped:
+    """A file in memory as far as it is looked at: pages come from it when they are read; when written they are copied."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        with file.open("rb") as stream:
+            self._pages = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
+        self.bytes: Tensor = torch.frombuffer(self._pages, dtype=torch.uint8)
+
+    def release(self, start: int, stop: int) -> None:
+        """Give back the memory of whole pages within [start, stop), none of them written to: they come again."""
+        first = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE
+        size = (stop - first) // mmap.PAGESIZE * mmap.PAGESIZE
+        if size > 0 and hasattr(mmap, "MADV_DONTNEED"):
+            self._pages.madvise(mmap.MADV_DONTNEED, first, size)
+
+
 @dataclass(frozen=True)
 class Stored:
     """Where a tensor lies in a file of safetensors: `start` counts from the file's beginning."""
 
-    file: Path
+    mapped: Mapped
     dtype: torch.dtype
     shape: tuple[int, ...]
     start: int
 
+    @property
+    def stop(self) -> int:
+        return self.start + math.prod(self.shape) * self.dtype.itemsize
+
     def read(self) -> Tensor:
-        tensor = torch.empty(self.shape, dtype=self.dtype)
-        with self.file.open("rb", buffering=0) as file:
-            file.seek(self.start)
-            view = memoryview(tensor.view(-1).view(torch.uint8).numpy().data) if tensor.numel() else memoryview(b"")
-            while len(view):  # one call reads at most 2 GiB
-                count = file.readinto(view)
-                if not count:
-                    raise ValueError(f"{self.file} is damaged: it ends within a tensor")
-                view = view[count:]
-        return tensor
+        """A view of the file where the numbers lie even, else a copy. The file must stay as it is meanwhile."""
+        raw = self.mapped.bytes[self.start : self.stop]
+        raw = raw.clone() if self.start % self.dtype.itemsize else raw
+        return raw.view(self.dtype).view(self.shape)
+
+    def release(self) -> None:
+        """Give back the memory that reading took; what was read and not written to stays valid."""
+        self.mapped.release(self.start, self.stop)
 
 
 @dataclass(frozen=True)
@@ -83,7 +102,10 @@ class Unpickled:
         return tuple(self.tensor.shape)
 
     def read(self) -> Tensor:
-        return self.tensor.clone()
+        return self.tensor
+
+    def release(self) -> None:
+        """Its pages are PyTorch's."""
 
 
 def open_tensors(folder: Path) -> dict[str, Stored | Unpickled]:
@@ -124,12 +146,14 @@ def _safetensors(file: Path) -> Iterator[tuple[str, Stored]]:
             header = json.loads(stream.read(length))
         except ValueError as error:
             raise ValueError(f"{file} is damaged: its header is not JSON") from error
+    mapped = Mapped(file)
     for name, entry in header.items():
         if name != "__metadata__":
-            yield name, _stored(file, name, entry, 8 + length, size)
+            yield name, _stored(mapped, name, entry, 8 + length, size)
 
 
-def _stored(file: Path, name: str, entry: Any, data: int, size: int) -> Stored:
+def _stored(mapped: Mapped, name: str, entry: Any, data: int, size: int) -> Stored:
+    file = mapped.file
     try:
         dtype, shape, (begin, end) = entry["dtype"], tuple(int(n) for n in entry["shape"]), entry["data_offsets"]
     except (TypeError, KeyError, ValueError) as error:
@@ -139,13 +163,13 @@ def _stored(file: Path, name: str, entry: Any, data: int, size: int) -> Stored:
     wanted = math.prod(shape) * DTYPES[dtype].itemsize
     if min(shape, default=0) < 0 or begin < 0 or end - begin != wanted or data + end > size:
         raise ValueError(f"{file} is damaged: {name} must take {wanted} bytes; got [{begin}, {end}) of {size - data}")
-    return Stored(file, DTYPES[dtype], shape, data + begin)
+    return Stored(mapped, DTYPES[dtype], shape, data + begin)
 
 
 def _bin(file: Path) -> Iterator[tuple[str, Unpickled]]:
     warnings.warn(f"{file} is a pickle, read for tensors only; safetensors files are safer", stacklevel=2)
     try:
-        content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+        content = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
     except Exception as error:  # the reader raises many kinds
         raise ValueError(f"{file} cannot be read as tensors only: {str(error).splitlines()[0]}") from error
     for name, tensor in content.items():
