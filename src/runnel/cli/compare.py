@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import math
 import os
+import sys
+from contextlib import redirect_stdout
+from dataclasses import replace
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -41,6 +45,9 @@ def command(
     task_width: Annotated[int, typer.Option(help="Width of the models of the tasks.")] = 32,
     task_layers: Annotated[int, typer.Option(help="Their layers, at least.")] = 2,
     jobs: Annotated[int | None, typer.Option(help="Processes side by side. (default: one a core)")] = None,
+    ray: Annotated[
+        str | None, typer.Option(help="Do the jobs on the Ray cluster at this address; local: one of its own.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder of the comparison.")] = Path("runs/compare"),
     resume: Annotated[bool, typer.Option("--resume", help="Go on with what the folder holds.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
@@ -53,9 +60,10 @@ def command(
         runnel compare zen.txt --models "mingru,gla" --budget 40s --tasks parity --d-model 16 --layers 1 --length 32
     \b
     Writes report.html and report.json. Ctrl-C keeps what is finished; the same
-    command with --resume goes on.
+    command with --resume goes on, with --ray or without.
     """
     from runnel import compare
+    from runnel.compare import fleet
     from runnel.compare import plan as plans
     from runnel.compare import tasks as known
 
@@ -71,7 +79,7 @@ def command(
         tasks=tuple(task.name for task in known.find(tasks)),
         task_width=task_width,
         task_layers=_at_least_one("--task-layers", task_layers),
-        workers=_at_least_one("--jobs", jobs if jobs is not None else len(os.sched_getaffinity(0))),
+        workers=_at_least_one("--jobs", _cores(ray) if jobs is None else jobs),
     )
     with _screen.working(f"reading {source}"):
         vocab_size = plans.vocab_size(asked)
@@ -79,12 +87,13 @@ def command(
     asked = plans.with_entrants(asked, entrants)
     with _screen.bar("comparing") as bar:
         if resume:
-            plan = compare.resume(out)
+            plan = replace(compare.resume(out), workers=asked.workers)
             plans.check_same(asked, plan, out)
         else:
             plan = compare.begin(out, asked, bar.update)
         try:
-            records = compare.run_jobs(plan, out, bar.update)
+            with redirect_stdout(sys.stderr):  # Ray says there when a worker has died
+                records = compare.run_jobs(plan, out, bar.update, None if ray is None else partial(fleet.Fleet, ray))
         except KeyboardInterrupt:
             raise KeyboardInterrupt(f"stopped; what is finished is in {out}; add --resume to go on") from None
     summary = compare.summarise(plan, records)
@@ -93,6 +102,12 @@ def command(
         _screen.print_json(summary)
     else:
         _print(plan, summary, out)
+
+
+def _cores(ray: str | None) -> int:
+    from runnel.compare import fleet
+
+    return len(os.sched_getaffinity(0)) if ray is None else fleet.cores(ray)
 
 
 def _print(plan: Plan, summary: dict[str, Any], folder: Path) -> None:

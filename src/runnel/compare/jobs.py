@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
@@ -24,11 +24,15 @@ Record = dict[str, Any]
 Asked = tuple[Plan, Job, Path]
 
 
-def run_jobs(plan: Plan, folder: Path, progress: Callable[[float, str], None]) -> list[Record]:
-    """Do what is not done yet; every record there is. KeyboardInterrupt and a killed worker leave what is finished."""
+def run_jobs(
+    plan: Plan, folder: Path, progress: Callable[[float, str], None], workers: Callable[[int], Executor] | None = None
+) -> list[Record]:
+    """Do what is not done yet; every record there is. KeyboardInterrupt and a killed worker leave what is finished.
+
+    workers: what does so many jobs at once (`fleet.Fleet`); processes of this machine when left out.
+    """
     (folder / "locks").mkdir(exist_ok=True)
-    fresh = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(plan.workers, fresh, initializer=_begin_worker) as pool:
+    with (workers or _processes)(plan.workers) as pool:
         try:
             for number, (jobs_of, at_once) in enumerate(STAGES):
                 jobs = list(jobs_of(plan, read_records(folder)))
@@ -42,6 +46,10 @@ def run_jobs(plan: Plan, folder: Path, progress: Callable[[float, str], None]) -
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
     return read_records(folder)
+
+
+def _processes(count: int) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), initializer=_begin_worker)
 
 
 def read_records(folder: Path) -> list[Record]:
@@ -83,14 +91,14 @@ def _speeds(plan: Plan, records: list[Record]) -> Iterator[Job]:
     yield from (Job("speed", model) for model in range(len(plan.entrants)))
 
 
-def _side_by_side(pool: ProcessPoolExecutor, asked: Sequence[Asked]) -> Iterator[Job]:
+def _side_by_side(pool: Executor, asked: Sequence[Asked]) -> Iterator[Job]:
     futures = {pool.submit(_perform, *job): job[1] for job in asked}
     for future in as_completed(futures):
         future.result()
         yield futures[future]
 
 
-def _one_by_one(pool: ProcessPoolExecutor, asked: Sequence[Asked]) -> Iterator[Job]:
+def _one_by_one(pool: Executor, asked: Sequence[Asked]) -> Iterator[Job]:
     for job in asked:
         pool.submit(_perform, *job).result()
         yield job[1]
