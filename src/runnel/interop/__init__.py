@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from runnel import catalog, codecs
 from runnel.codecs import Codec, tokenizer
 from runnel.interop import folder as folders
+from runnel.interop.blank import blank
 from runnel.model import Model, own_tensors
 from runnel.model import load as load_run
 from runnel.model import save as save_run
@@ -87,8 +88,7 @@ def load(folder: str | Path, dtype: torch.dtype | None = None) -> Model:
     config = folders.read_config(path)
     family = family_of(config)
     theirs = complete(family, config)
-    with torch.device("meta"):
-        model = Model(family.model_config(theirs))
+    model = blank(family.model_config(theirs))
     stored = _named(folders.open_tensors(path), family)
     ours, used = own_tensors(model), set()
     for entry in family.table(theirs):
