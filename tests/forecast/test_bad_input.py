@@ -106,3 +106,24 @@ def test_bad_settings():
         Forecaster(h=2, lookback=500).fit(frame())
     with pytest.raises(ValueError, match="a frame must be of pandas or polars, or a path; got list"):
         Forecaster(h=2).fit([1, 2])
+
+
+def test_series_too_short_for_the_cutoffs_are_left_out_of_cross_validation():
+    data = pd.concat([frame(series=2), frame(series=1, rows=8).assign(unique_id="short")])
+    with pytest.warns(UserWarning, match="1 series left out: short has fewer than 13 rows"):
+        out = Forecaster(h=4, freq="h").cross_validation(data, n_windows=3)
+    assert sorted(out["unique_id"].unique()) == ["s0", "s1"] and not out.isna().any().any()
+    with pytest.raises(ValueError, match="at least one series must be usable; none is: s0 has fewer than 601 rows"):
+        Forecaster(h=4, freq="h").cross_validation(data, n_windows=150)
+
+
+def test_a_hundred_thousand_series_some_of_them_bad():
+    count, rows = 100_000, 6
+    y = np.random.default_rng(0).normal(size=(count, rows))
+    y[7], y[8, 2], y[9] = np.nan, np.inf, 3.0
+    ids, times = np.repeat(np.arange(count), rows), np.tile(np.arange(rows), count)
+    data = pd.DataFrame({"unique_id": ids, "ds": times, "y": y.ravel()})
+    with pytest.warns(UserWarning, match="2 series left out: 7 has no value; 8 has infinite values"):
+        out = Forecaster(h=1, freq=1, lookback=2).fit(data).predict(level=[80])
+    assert len(out) == count and out["ridge"].isna().sum() == 2
+    assert out.loc[out["unique_id"] == 9, "ridge"].to_numpy() == pytest.approx(3.0)

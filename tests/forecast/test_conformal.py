@@ -10,11 +10,11 @@ from runnel.windows import WindowShape, build, one_series
 @pytest.mark.parametrize("n", [5, 99, 250])
 def test_equal_the_definition(n):
     errors = torch.randn(n, 3, generator=torch.Generator().manual_seed(n), dtype=torch.float64)
-    ordered = errors.sort(0).values
+    held = conformal.HeldOut(errors)
     for step in range(3):
         low, high = conformal.reference(errors[:, step].tolist(), 0.2)
-        assert float(conformal.quantile(ordered, 0.1)[step]) == low
-        assert float(conformal.quantile(ordered, 0.9)[step]) == high
+        assert float(held.quantile(0.1)[step]) == low
+        assert float(held.quantile(0.9)[step]) == high
 
 
 def test_hold_what_they_promise_on_later_windows():
@@ -23,12 +23,12 @@ def test_hold_what_they_promise_on_later_windows():
     model = build("seasonal_naive", shape)
     early, late = (table.windows(shape, torch.tensor([a]), torch.tensor([a + 3000])) for a in (4, 3000))
     held = conformal.errors(model, early)
-    low, high = conformal.quantile(held, 0.05), conformal.quantile(held, 0.95)
+    low, high = held.quantile(0.05), held.quantile(0.95)
     window = late.take(torch.arange(len(late)))
     error = (window.target - model.point(window))[..., 0]
     assert 0.87 < float(((error >= low) & (error <= high)).float().mean()) < 0.93
 
 
 def test_no_errors_no_interval():
-    with pytest.raises(ValueError, match="intervals need held-out windows"):
-        conformal.quantile(torch.zeros(0, 3), 0.9)
+    with pytest.raises(ValueError, match="need held-out windows"):
+        conformal.HeldOut(torch.zeros(0, 3)).quantile(0.9)

@@ -47,7 +47,7 @@ def test_series_of_different_lengths_and_starts():
         assert np.abs(part["ridge"] - wave(id, part["ds"])).max() < 0.5 * (1 + int(id[1:]))
 
 
-@pytest.mark.parametrize("head", ["gaussian", "student_t", "quantile", "mixture", "binned(bins=50)"])
+@pytest.mark.parametrize("head", ["gaussian", "student_t", "quantile", "mixture", "binned(bins=50)", "digits"])
 def test_heads_give_intervals_and_draws(head):
     f = Forecaster(h=4, backbone=dlinear.Config(), head=head, fit=QUICK, lookback=24).fit(frame())
     out = f.predict(level=[80], quantiles=[0.5])

@@ -20,7 +20,7 @@ def fitted(data, pattern="mingru", **settings):
 
 
 @pytest.mark.parametrize("pattern", ["mingru", "mamba2", "gated_deltanet", "slstm"])
-@pytest.mark.parametrize("settings", [{}, {"together": True}, {"head": "gaussian"}], ids=str)
+@pytest.mark.parametrize("settings", [{}, {"together": True}, {"head": "gaussian"}, {"block": 2, "paths": 5}], ids=str)
 def test_updates_equal_reading_everything_anew(pattern, settings):
     data = frame(rows=230)
     early = data[data["ds"] < START + pd.Timedelta("200h")]

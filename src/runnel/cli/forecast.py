@@ -27,6 +27,8 @@ def command(
     season: Annotated[int | None, typer.Option(help="Rows of the main season; else the usual one of freq.")] = None,
     lookback: Annotated[int | None, typer.Option(help="Rows of history that the model reads.")] = None,
     head: Annotated[str | None, typer.Option(help="Law of a forecast, e.g. student_t; else conformal.")] = None,
+    intervals: Annotated[str | None, typer.Option(help="law of the head, or conformal.")] = None,
+    block: Annotated[int | None, typer.Option(help="Steps at a time, draws fed back; 1 is recursive.")] = None,
     level: Annotated[float, typer.Option(help="Per cent of values that the interval is to hold.")] = 90.0,
     windows: Annotated[int, typer.Option(help="Cutoffs of the backtest; 0 for none.")] = 3,
     out: Annotated[Path, typer.Option(help="CSV of the forecasts.")] = Path("forecast.csv"),
@@ -51,7 +53,7 @@ def command(
 
     frame = panel.read(data)
     step = int(freq) if freq is not None and freq.isdigit() else freq
-    forecaster = Forecaster(horizon, step, model, head, lookback, season)
+    forecaster = Forecaster(horizon, step, model, head, lookback, season, intervals=intervals, block=block)
     with _screen.bar("forecasting") as bar:
         scored = (
             backtest.lines(forecaster, frame, windows, level, lambda d, t: bar.update(0.8 * d, t)) if windows else []

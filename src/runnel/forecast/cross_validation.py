@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+from jaxtyping import Bool, Int
 
 from runnel.forecast import panel
-from runnel.forecast.panel import Columns
+from runnel.forecast.panel import Array, Columns, Panel
 from runnel.windows.model import Progress
 
 if TYPE_CHECKING:
@@ -31,14 +32,12 @@ def run(
     frame, columns = panel.to_pandas(df), forecaster.columns
     whole = panel.make(frame, columns, forecaster.freq)
     back = whole.lengths - forecaster.h - (n_windows - 1) * step
-    if (back < 1).any():
-        name = whole.ids[int((back < 1).argmax())]
-        needed = int(whole.lengths.max() - back.max())
-        raise ValueError(f"series must have more than {needed} rows; {name} has fewer")
+    kept = _long_enough(whole, back)
     other, parts = forecaster._copy(), []
     for number in range(n_windows):
         progress(number / n_windows, f"cutoff {number + 1} of {n_windows}")
-        cutoff = pd.Series(whole.calendar.shift(whole.starts_at, back - 1 + number * step), index=whole.ids)
+        times = whole.calendar.shift(whole.starts_at[kept], back[kept] - 1 + number * step)
+        cutoff = pd.Series(times, index=whole.ids[kept])
         before = _until(frame, columns, cutoff)
         if number == 0 or refit:
             other.fit(frame[before], static_df)
@@ -48,6 +47,15 @@ def run(
         parts.append(forecast)
     progress(1.0, "done")
     return panel.like(_with_truth(pd.concat(parts, ignore_index=True), frame, columns), df)
+
+
+def _long_enough(whole: Panel, back: Int[Array, "S"]) -> Bool[Array, "S"]:
+    """The series that have a row before the first cutoff; the others are named. ValueError when there is none."""
+    kept = back >= 1
+    if not kept.all():
+        needed = int(whole.lengths.max() - back.max()) + 1
+        panel.say({id: f"has fewer than {needed} rows" for id in whole.ids[~kept]}, int(kept.sum()))
+    return kept
 
 
 def _until(frame: pd.DataFrame, columns: Columns, cutoff: pd.Series) -> Any:

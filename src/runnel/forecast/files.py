@@ -21,7 +21,9 @@ import torch
 from runnel import catalog
 from runnel.forecast import auto
 from runnel.forecast.calendar import Calendar
-from runnel.forecast.forecaster import Fitted, Forecaster, _head
+from runnel.forecast.choices import head_of
+from runnel.forecast.conformal import HeldOut
+from runnel.forecast.forecaster import Fitted, Forecaster
 from runnel.forecast.panel import Panel
 from runnel.forecast.scaling import Scales
 from runnel.forecasters import blend
@@ -29,7 +31,7 @@ from runnel.storage import read_json, read_tensors, write_json, write_tensors
 from runnel.windows import FitConfig, FitReport, WindowShape, build
 
 FORMAT = "runnel.forecaster"
-SETTINGS = ("h", "freq", "head", "lookback", "season", "together", "valid", "seed")
+SETTINGS = ("h", "freq", "head", "lookback", "season", "together", "valid", "seed", "intervals", "block", "paths")
 
 
 def save(forecaster: Forecaster, folder: str | Path) -> None:
@@ -55,7 +57,9 @@ def save(forecaster: Forecaster, folder: str | Path) -> None:
         "problems": [[id, text] for id, text in fitted.panel.problems.items()],
         "static": None if fitted.static is None else fitted.static.to_dict("split"),
     }
-    write_tensors(folder / "model.safetensors", {**fitted.model.state_dict(), "held-out errors": fitted.errors}, {})
+    write_tensors(
+        folder / "model.safetensors", {**fitted.model.state_dict(), "held-out errors": fitted.held_out.rows}, {}
+    )
     write_tensors(folder / "data.safetensors", _data(fitted), {})
     write_json(folder / "forecaster.json", content)
 
@@ -73,8 +77,8 @@ def load(folder: str | Path) -> Forecaster:
     kinds = {kind: columns[kind] for kind in ("past", "future", "static")}
     fitting = FitConfig(**content["fitting"])
     forecaster = Forecaster(backbone=_read(content["asked"]), fit=fitting, **content["settings"], **names, **kinds)
-    model = build(_read(content["model"]), WindowShape(**content["shape"]), _head(content["settings"]["head"]))
-    errors = tensors.pop("held-out errors")
+    model = build(_read(content["model"]), WindowShape(**content["shape"]), head_of(content["settings"]["head"]))
+    held_out = HeldOut(tensors.pop("held-out errors"))
     model.load_state_dict(tensors)
     model.eval()
     if isinstance(model, blend.Blend):
@@ -93,7 +97,7 @@ def load(folder: str | Path) -> Forecaster:
     )
     scales = Scales(*(data[name] for name in ("loc", "scale", "covariate_loc", "covariate_scale")))
     static = None if content["static"] is None else pd.DataFrame(**content["static"])
-    forecaster.fitted = Fitted(model, found, scales, static, errors, FitReport(**content["report"]))
+    forecaster.fitted = Fitted(model, found, scales, static, held_out, FitReport(**content["report"]))
     return forecaster
 
 

@@ -5,12 +5,13 @@
     f.predict(level=[90])                     # unique_id, ds, ridge, ridge-lo-90, ridge-hi-90
 
 fit: rows -> regular grids (`panel`) -> standardised per series (`scaling`) -> windows -> the model's own `fit`.
-Intervals come from the head's law, or, for models that give points, from errors on held-out windows (`conformal`).
+predict: windows -> laws or sample paths (`decoding`) -> columns of a frame (`answers`). Intervals come from the head's
+law, or, for models that give points, from errors on held-out windows (`conformal`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,22 +21,22 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from runnel import catalog, patterns
-from runnel.forecast import auto, conformal, covariates, cross_validation, panel, scaling, streaming
+from runnel.forecast import answers, auto, conformal, covariates, cross_validation, decoding, panel, scaling, streaming
+from runnel.forecast.choices import head_of, name_of, page_config
+from runnel.forecast.conformal import HeldOut
+from runnel.forecast.decoding import Forecasts
 from runnel.forecast.panel import Columns, Panel
 from runnel.forecast.scaling import Scales
-from runnel.forecasters import backbone as backbones
 from runnel.forecasters.blend import Blend
-from runnel.head import Head
-from runnel.windows import FitConfig, FitReport, Law, SeriesTable, WindowModel, WindowSet, WindowShape, build
+from runnel.windows import FitConfig, FitReport, SeriesTable, WindowModel, WindowSet, WindowShape, build
 from runnel.windows.model import Progress
 
 Array = NDArray[Any]
 LONGEST_LOOKBACK = 512
-BATCH = 1024
 AUTO_EVERY = 4
 FEATURES = 16
 """Numbers that a model gives per value for a head to make its parameters from."""
+INTERVALS = ("law", "conformal")
 
 
 def _silent(done: float, text: str) -> None:
@@ -44,13 +45,13 @@ def _silent(done: float, text: str) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """What `fit` leaves: the model, what its data was scaled by, and held-out errors (N, H) in units of a series."""
+    """What `fit` leaves: the model, what its data was scaled by, and its errors on held-out windows."""
 
     model: WindowModel
     panel: Panel
     scales: Scales
     static: pd.DataFrame | None
-    errors: Tensor
+    held_out: HeldOut
     report: FitReport
 
 
@@ -59,7 +60,10 @@ class Forecaster:
 
     backbone: a page of `forecasters/` by name or Config, a pattern of mixers ("mamba2*2"), or "auto".
     freq: a pandas offset ("h", "D", "MS") or a whole number; None tells it from the times.
-    head: a page of `heads/` with options, e.g. "student_t" or "quantile"; None gives points with conformal intervals.
+    head: a page of `heads/` with options, e.g. "student_t" or "quantile"; None gives points.
+    intervals: "law" of the head, or "conformal", of held-out errors; None: of the head, where there is one.
+    block: steps that the model forecasts at a time, a divisor of h; None: all of them at once. With fewer, draws are
+        read as history and gone on from, `paths` times over; 1 is recursive forecasting. See `decoding`.
     lookback: rows of history that the model reads; None chooses by h, season and the length of the series.
     season: rows of the main season; None is the usual one of freq (24 for "h").
     past, future, static: columns of covariates known up to now, ahead of time, and one value a series.
@@ -87,30 +91,41 @@ class Forecaster:
         id: str = "unique_id",
         time: str = "ds",
         target: str = "y",
+        intervals: str | None = None,
+        block: int | None = None,
+        paths: int = 100,
     ) -> None:
-        for name, value in (("h", h), ("lookback", lookback), ("season", season), ("valid", valid)):
+        whole = (("h", h), ("lookback", lookback), ("season", season), ("valid", valid), ("block", block))
+        for name, value in (*whole, ("paths", paths)):
             if value is not None and (not isinstance(value, int | np.integer) or value < 1):
                 raise ValueError(f"{name} must be a whole number of at least 1; got {value!r}")
         if together and static:
             raise ValueError("static covariates belong to series of their own; they have no meaning with together=True")
         if together and (past or future):
             raise ValueError("covariates belong to series of their own; with together=True make them series")
+        if block is not None and (h % block or past):
+            found = f"block={block}, h={h} and past={list(past)}"
+            raise ValueError(f"block must divide h, and past covariates are not known ahead of a block; got {found}")
+        if intervals not in (None, *INTERVALS) or (intervals == "law" and head is None):
+            raise ValueError(f'intervals must be "law" (with a head), "conformal" or None; got {intervals!r}, {head!r}')
         self.h, self.freq, self.head, self.lookback, self.season = h, freq, head, lookback, season
         self.together, self.valid, self.seed = together, valid, seed
+        self.intervals, self.block, self.paths = intervals or ("conformal" if head is None else "law"), block, paths
         self.config = page_config(backbone)
         self.columns = Columns(id, time, target, tuple(past), tuple(future), tuple(static))
         self.fitting = fit or FitConfig(seed=seed)
         self.fitted: Fitted | None = None
-        _head(head)  # raises early
+        head_of(head)  # raises early
 
     @property
     def name(self) -> str:
         """What the column of forecasts is called: the page, or the pattern of a backbone."""
-        if isinstance(self.config, backbones.Config):
-            return self.config.pattern
-        if isinstance(self.config, auto.Config):
-            return "auto"
-        return catalog.page_name(self.config)
+        return name_of(self.config)
+
+    @property
+    def step(self) -> int:
+        """Steps that the model gives at a time."""
+        return self.block or self.h
 
     @property
     def report(self) -> str:
@@ -146,7 +161,7 @@ class Forecaster:
         """
         if self.fitted is None:
             return self.fit(df, progress=progress)
-        joined = self._joined(panel.to_pandas(df))
+        joined = panel.joined(self.fitted.panel, self.columns, panel.to_pandas(df))
         found = panel.make(joined, self.columns, self.fitted.panel.calendar.freq)
         self.fitted = self._learn(found, self.fitted.static, self.fitted, progress)
         return self
@@ -160,10 +175,9 @@ class Forecaster:
         scales = before.scales if before is not None and same else self._scales(found, values, lengths, held)
         table = self._table(found, scales, static, None)
         train, valid = self._parts(table, shape, lengths, held)
-        model = before.model if before else build(self._config_for(shape), shape, self._make_head(), self.seed)
+        model = before.model if before else build(self._config_for(shape), shape, head_of(self.head), self.seed)
         report = model.fit(train, valid, self.fitting, progress)
-        errors = conformal.errors(model, valid) if len(valid) else torch.zeros(0, self.h)
-        return Fitted(model, found, scales, static, errors, report)
+        return Fitted(model, found, scales, static, conformal.errors(model, valid), report)
 
     def _held_out(self, lengths: Array) -> Array:
         """Rows of every series that are held out; none where it is too short to spare them."""
@@ -173,11 +187,11 @@ class Forecaster:
     def _shape(
         self, values: Array, lengths: Array, held: Array, season: int, static: pd.DataFrame | None
     ) -> WindowShape:
-        longest = int((lengths - held).max()) - self.h
+        longest = int((lengths - held).max()) - self.step
         if longest < 1:
-            needed = f"h + 1 = {self.h + 1} rows"
+            needed = f"h + 1 = {self.h + 1} rows" if self.block is None else f"block + 1 = {self.block + 1} rows"
             raise ValueError(f"at least one series must have {needed}; the longest has {int(lengths.max())}: lower h")
-        usual = int(np.quantile(lengths - held, 0.5)) - 2 * self.h
+        usual = int(np.quantile(lengths - held, 0.5)) - 2 * self.step
         wanted = min(LONGEST_LOOKBACK, max(4 * self.h, 2 * season, 16))
         history = self.lookback or max(1, min(wanted, max(usual, min(season, longest))))
         if isinstance(self.config, auto.Config):
@@ -185,7 +199,7 @@ class Forecaster:
         if self.lookback and self.lookback > longest:
             raise ValueError(f"lookback must be at most {longest} rows, with h = {self.h}; got {self.lookback}")
         kinds = (len(self.columns.past), len(self.columns.future), 0 if static is None else static.shape[1])
-        shape = WindowShape(history, self.h, values.shape[1], *kinds, 1 if self.head is None else FEATURES, season)
+        shape = WindowShape(history, self.step, values.shape[1], *kinds, 1 if self.head is None else FEATURES, season)
         if isinstance(self.config, auto.Config):  # no more history than its longest member reads
             return replace(shape, history=auto.history(self._config_for(shape)))
         return shape
@@ -204,7 +218,7 @@ class Forecaster:
     ) -> tuple[WindowSet, WindowSet]:
         """Training windows, and held-out ones; a series too short for a whole history gives one padded window."""
         ends = torch.from_numpy(lengths - held)
-        low = torch.minimum(torch.full_like(ends, shape.history), (ends - self.h).clamp(min=1))
+        low = torch.minimum(torch.full_like(ends, shape.history), (ends - self.step).clamp(min=1))
         train = table.windows(shape, low, ends)
         valid = table.windows(shape, torch.where(ends < table.lengths, ends, table.lengths), table.lengths)
         return train, valid if len(valid) else train.every(max(1, len(train) // 256))
@@ -223,26 +237,23 @@ class Forecaster:
         df: other rows, or other series, to forecast from; None goes on after the rows that were fitted. Series left out
         have NaN. futr_df: the columns `future` for every step of every series.
         """
-        self._quantile_columns(level or (), quantiles or ())  # raises before the work
+        answers.quantile_columns(self.name, level or (), quantiles or ())  # raises before the work
         found, scales, table = self._given(df, futr_df)
-        out = self._laid_out(self._laws(table), found, scales, level or (), quantiles or ())
-        return panel.like(out, df if df is not None else futr_df)
+        made = self._forecasts(table, self.paths, self.seed)
+        return panel.like(self._answered(made, found, level or (), quantiles or (), scales), _kind(df, futr_df))
 
     def sample(self, n: int = 100, df: Any = None, futr_df: Any = None, seed: int | None = None) -> Any:
         """A frame with n draws of every value: columns `{name}-sample-0` and so on.
 
-        From the head's law, each value for itself; without a head from held-out errors, whole paths of one window.
+        From the head's law, each value for itself; without a head from held-out errors, whole stretches of one window.
+        With a `block` they are the paths that were gone on from.
         """
         found, scales, table = self._given(df, futr_df)
-        generator = torch.Generator().manual_seed(self.seed if seed is None else seed)
-        draws: list[list[Array]] = [[] for _ in range(n)]
-        for law in self._laws(table):
-            size = (*law.mean().shape,)
-            for drawn in draws:
-                noise = torch.rand(size, generator=generator).clamp(1e-6, 1 - 1e-6)
-                drawn.append((law.sample(noise) if self.head else self._drawn_error(law, noise)).numpy())
-        named = {f"{self.name}-sample-{i}": self._original(np.concatenate(d), scales) for i, d in enumerate(draws)}
-        return panel.like(self._frame(found, named), df if df is not None else futr_df)
+        seed = self.seed if seed is None else seed
+        made, generator = self._forecasts(table, n, seed), torch.Generator().manual_seed(seed)
+        parts = zip(*[forecast.draws(n, generator) for forecast in made], strict=True)
+        named = {f"{self.name}-sample-{i}": self._original(part, scales) for i, part in enumerate(parts)}
+        return panel.like(answers.frame(found, self.columns, self.h, named), _kind(df, futr_df))
 
     def cross_validation(
         self,
@@ -280,61 +291,33 @@ class Forecaster:
 
     # ---- parts --------------------------------------------------------------------------------------------------
 
-    def _laid_out(
-        self, laws: Sequence[Law], found: Panel, scales: Scales, level: Sequence[float], quantiles: Sequence[float]
-    ) -> pd.DataFrame:
-        """The frame of means and quantiles of the laws of all series, in their order."""
-        errors, named = self._fitted().errors, {self.name: [law.mean() for law in laws]}
-        for name, q in self._quantile_columns(level, quantiles):
-            if self.head is None:
-                shift = conformal.quantile(errors, q)[:, None]
-                named[name] = [law.mean() + shift for law in laws]
-            else:
-                named[name] = [law.quantile(q) for law in laws]
-        return self._frame(found, {name: self._original(torch.cat(v).numpy(), scales) for name, v in named.items()})
-
-    @torch.no_grad()
-    def _laws(self, table: SeriesTable) -> list[Law]:
+    def _forecasts(self, table: SeriesTable, paths: int, seed: int) -> Sequence[Forecasts]:
+        """Of all series in their order, in batches."""
         model = self._fitted().model
-        return [model.law(window) for window in table.latest(model.shape).batches(BATCH)]
+        if self.block is None:
+            return decoding.direct(model, table, self._errors())
+        return decoding.rolled(model, table, self.h, self._errors(), paths, seed)
 
-    def _drawn_error(self, law: Law, noise: Tensor) -> Tensor:
-        errors = self._fitted().errors
-        if len(errors) == 0:
-            raise ValueError("draws need held-out windows to take errors from: series of more rows, or a shorter h")
-        rows = (noise[:, :1] * len(errors)).long().clamp(max=len(errors) - 1)
-        steps = torch.arange(self.h)[None, :, None]
-        return law.mean() + errors[rows, steps]
+    def _errors(self) -> HeldOut | None:
+        """What intervals and draws are made of; None where the head's law says them."""
+        return self._fitted().held_out if self.intervals == "conformal" else None
 
-    def _original(self, values: Array, scales: Scales) -> Array:
-        """(S, H, C) in units of the series, as (names, H) in those of the frame."""
-        back = values.astype(float) * scales.scale[:, None] + scales.loc[:, None]
-        return back[0].T if self.together else back[..., 0]
+    def _answered(
+        self,
+        made: Sequence[Forecasts],
+        found: Panel,
+        level: Sequence[float],
+        quantiles: Sequence[float],
+        scales: Scales,
+    ) -> pd.DataFrame:
+        """The frame of means and quantiles of forecasts."""
+        named = {self.name: self._original([forecast.mean() for forecast in made], scales)}
+        for name, q in answers.quantile_columns(self.name, level, quantiles):
+            named[name] = self._original([forecast.quantile(q) for forecast in made], scales)
+        return answers.frame(found, self.columns, self.h, named)
 
-    def _frame(self, found: Panel, named: dict[str, Array]) -> pd.DataFrame:
-        """A long frame of (names, H) arrays; series that were left out follow with NaN."""
-        times = found.calendar.after(found.last_times(), self.h)
-        ids = np.repeat(found.ids, self.h)
-        out = pd.DataFrame({self.columns.id: ids, self.columns.time: times.ravel()})
-        for name, values in named.items():
-            out[name] = values.ravel()
-        if not found.problems:
-            return out
-        lost = pd.DataFrame({self.columns.id: list(found.problems)})
-        return pd.concat([out, lost], ignore_index=True)
-
-    def _quantile_columns(self, levels: Sequence[float], quantiles: Sequence[float]) -> list[tuple[str, float]]:
-        columns = []
-        for level in levels:
-            if not 0 < level < 100:
-                raise ValueError(f"level must be in (0, 100), e.g. [80, 90]; got {level}")
-            tail = (1 - level / 100) / 2
-            columns += [(f"{self.name}-lo-{level:g}", tail), (f"{self.name}-hi-{level:g}", 1 - tail)]
-        for q in quantiles:
-            if not 0 < q < 1:
-                raise ValueError(f"quantiles must be in (0, 1); got {q}")
-            columns.append((f"{self.name}-q-{100 * q:g}", q))
-        return columns
+    def _original(self, parts: Sequence[Tensor], scales: Scales) -> Array:
+        return answers.original(torch.cat(list(parts)).numpy(), scales, self.together)
 
     def _given(self, df: Any, futr_df: Any) -> tuple[Panel, Scales, SeriesTable]:
         """The rows to forecast from: those of the fit, or others."""
@@ -370,27 +353,11 @@ class Forecaster:
             rows = torch.tensor(static.loc[found.ids].to_numpy()).float()
         return scaling.table(found, scales, len(self.columns.past), self.together, ahead, rows)
 
-    def _joined(self, new: pd.DataFrame) -> pd.DataFrame:
-        """The rows of the fit and further ones; a new row of a known time takes the place of the old one."""
-        found = self._fitted().panel
-        steps = np.arange(len(found.values)) - np.repeat(found.first_rows, found.lengths)
-        times = found.calendar.shift(np.repeat(found.starts_at, found.lengths), steps)
-        keys = [self.columns.id, self.columns.time]
-        old = pd.DataFrame({keys[0]: np.repeat(found.ids, found.lengths), keys[1]: times})
-        old[self.columns.target] = found.values
-        for at, name in enumerate((*self.columns.past, *self.columns.future)):
-            old[name] = found.covariates[:, at]
-        new = new.assign(**{keys[1]: panel.times_of(new[keys[1]]).astype(old[keys[1]].dtype)})
-        return pd.concat([old, new[old.columns]], ignore_index=True).drop_duplicates(keys, keep="last")
-
     def _config_for(self, shape: WindowShape) -> Any:
         """The Config of the model: for "auto" a blend of what the windows have room for."""
         if isinstance(self.config, auto.Config):
             return auto.config(shape, shape.history, AUTO_EVERY, self.config.budget)
         return self.config
-
-    def _make_head(self) -> Callable[[int], Head] | None:
-        return _head(self.head)
 
     def _copy(self) -> Forecaster:
         """The same settings, not fitted."""
@@ -404,29 +371,6 @@ class Forecaster:
         return self.fitted
 
 
-def page_config(backbone: Any) -> Any:
-    """The Config that is meant by the name of a page, a Config, a pattern of mixers, or "auto"."""
-    if not isinstance(backbone, str):
-        return backbone
-    if backbone == "auto":
-        return auto.Config()
-    if backbone in catalog.names("forecasters"):
-        return catalog.default_config("forecasters", backbone)
-    try:
-        patterns.parse(backbone, "swiglu")
-    except ValueError as error:
-        known = ", ".join(catalog.names("forecasters"))
-        raise ValueError(f"backbone must be one of {known}, or a pattern of mixers; {error}") from None
-    return backbones.Config(backbone)
-
-
-def _head(text: str | None) -> Callable[[int], Head] | None:
-    """What makes the head that is meant by a page of `heads/` with options."""
-    if text is None:
-        return None
-    part = patterns.parse_part(text, "heads")
-    page = catalog.page("heads", part.name)
-    config = part.config(page)
-    if part.name in ("categorical", "self_terminating"):
-        raise ValueError(f"a forecast needs a head of values; {part.name} is one of tokens")
-    return lambda width: catalog.class_in(page, Head)(width, 1, config)
+def _kind(df: Any, futr_df: Any) -> Any:
+    """The frame whose kind the answer is to have."""
+    return df if df is not None else futr_df

@@ -136,7 +136,7 @@ def make(frame: pd.DataFrame, columns: Columns, freq: Any = None) -> Panel:
     codes, stamps, y, extra = codes[begun], stamps[begun], y[begun], extra[begun]
     usable = ~np.isin(codes, list(problems))
     if not usable.any():
-        _say({ids[code]: text for code, text in problems.items()}, 0)
+        say({ids[code]: text for code, text in problems.items()}, 0)
     calendar = Calendar.of(stamps[usable], codes[usable], freq)
     places, on_grid = calendar.places(stamps, codes)
     _note(problems, codes[~on_grid], f"has times off the grid of {calendar.freq!r}")
@@ -147,8 +147,21 @@ def make(frame: pd.DataFrame, columns: Columns, freq: Any = None) -> Panel:
     _note(problems, np.flatnonzero(spans > SPARSE * rows + 10_000), f"is far too sparse for freq {calendar.freq!r}")
     good = np.setdiff1d(np.arange(len(ids)), list(problems))
     named = {ids[code]: text for code, text in sorted(problems.items())}
-    _say(named, len(good))
+    say(named, len(good))
     return _laid_out(ids, good, codes, stamps, places, spans, y, extra, calendar, named)
+
+
+def joined(found: Panel, columns: Columns, new: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a panel and further ones; a new row of a known time takes the place of the old one."""
+    steps = np.arange(len(found.values)) - np.repeat(found.first_rows, found.lengths)
+    times = found.calendar.shift(np.repeat(found.starts_at, found.lengths), steps)
+    keys = [columns.id, columns.time]
+    old = pd.DataFrame({keys[0]: np.repeat(found.ids, found.lengths), keys[1]: times})
+    old[columns.target] = found.values
+    for at, name in enumerate((*columns.past, *columns.future)):
+        old[name] = found.covariates[:, at]
+    new = new.assign(**{keys[1]: times_of(new[keys[1]]).astype(old[keys[1]].dtype)})
+    return pd.concat([old, new[old.columns]], ignore_index=True).drop_duplicates(keys, keep="last")
 
 
 def _laid_out(
@@ -210,7 +223,8 @@ def _note(problems: dict[int, str], codes: Sequence[int] | Array, text: str) -> 
         problems.setdefault(int(code), text)
 
 
-def _say(problems: Mapping[Any, str], usable: int) -> None:
+def say(problems: Mapping[Any, str], usable: int) -> None:
+    """Warn of series that are left out. ValueError when none is usable."""
     if not problems:
         return
     shown = "; ".join(f"{name} {text}" for name, text in list(problems.items())[:SHOWN])

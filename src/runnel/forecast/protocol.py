@@ -12,7 +12,7 @@ import csv
 import math
 import urllib.request
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -43,7 +43,10 @@ class Score:
 
 @dataclass(frozen=True, eq=False)
 class Benchmark:
-    """One file under the protocol. table: standardised; loc, scale: what takes it back; ends: of the three parts."""
+    """One file under the protocol. table: standardised; loc, scale: what takes it back; ends: of the three parts.
+
+    calendar: hour, weekday, day of the month and of the year of each row, in [-0.5, 0.5]; None where there are no dates.
+    """
 
     name: str
     columns: tuple[str, ...]
@@ -52,9 +55,17 @@ class Benchmark:
     scale: Float[Tensor, "C"]
     ends: tuple[int, int, int]
     season: int
+    calendar: Float[Tensor, "R 4"] | None = None
 
     def shape(self, history: int, horizon: int) -> WindowShape:
-        return WindowShape(history, horizon, len(self.columns), season=self.season)
+        known = 0 if self.table.future is None else self.table.future.shape[1]
+        return WindowShape(history, horizon, len(self.columns), future=known, season=self.season)
+
+    def with_calendar(self) -> Benchmark:
+        """The same, its calendar being covariates that are known ahead. ValueError where there are no dates."""
+        if self.calendar is None:
+            raise ValueError(f"{self.name} must have dates in its first column; they cannot be read")
+        return replace(self, table=replace(self.table, future=self.calendar))
 
     def train(self, shape: WindowShape) -> WindowSet:
         return self._windows(shape, shape.history, self.ends[0])
@@ -99,7 +110,8 @@ def read(path: str | Path) -> Benchmark:
     name = Path(str(path)).stem
     first, second, third = ends
     table = one_series(standard[:third].float())
-    return Benchmark(name, tuple(header[1:]), table, loc, scale, (first, second, third), 24 * per_hour)
+    calendar = _calendar([row[0] for row in rows[:third]])
+    return Benchmark(name, tuple(header[1:]), table, loc, scale, (first, second, third), 24 * per_hour, calendar)
 
 
 @torch.no_grad()
@@ -141,3 +153,12 @@ def _rows_per_hour(dates: Sequence[str]) -> int:
         return 1
     seconds = (second - first).total_seconds()
     return max(1, round(3600 / seconds)) if seconds > 0 else 1
+
+
+def _calendar(dates: Sequence[str]) -> Float[Tensor, "R 4"] | None:
+    try:
+        times = [datetime.fromisoformat(date) for date in dates]
+    except ValueError:
+        return None
+    places = [(t.hour / 23, t.weekday() / 6, (t.day - 1) / 30, (t.timetuple().tm_yday - 1) / 365) for t in times]
+    return torch.tensor(places) - 0.5

@@ -11,7 +11,7 @@ import numpy as np
 
 from runnel import catalog
 from runnel.forecast import auto, metrics, protocol
-from runnel.forecast.forecaster import page_config
+from runnel.forecast.choices import page_config
 from runnel.forecast.protocol import Benchmark, Score
 from runnel.forecasters import blend, last_value, ridge, seasonal_naive
 from runnel.windows import FitConfig, WindowModel, WindowShape, build

@@ -18,13 +18,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from runnel.forecast import panel, scaling
+from runnel.forecast.decoding import Direct, Paths, drawn, shared_noise
 from runnel.forecast.panel import Panel
 from runnel.forecasters.backbone import Backbone
 from runnel.lineage import Lineage
-from runnel.state import Memory
+from runnel.state import Memory, take_memory
 from runnel.windows import Law
 
 if TYPE_CHECKING:
@@ -94,12 +96,34 @@ def forecast(
     forecaster: Forecaster, stream: Stream, level: Sequence[float] = (), quantiles: Sequence[float] = ()
 ) -> pd.DataFrame:
     """The frame that `predict` gives, after the newest row of the stream."""
-    model = _model(forecaster)
-    features = model.read_out(stream.hidden)
-    parameters = features if model.head is None else model.head(features)
-    zero = torch.zeros_like(stream.last)[:, None]
-    law = Law(model.head, parameters, zero, zero + 1)
-    return forecaster._laid_out([law], _times(forecaster, stream), forecaster._fitted().scales, level, quantiles)
+    if forecaster.block is None:
+        made: Direct | Paths = Direct(_law(_model(forecaster), stream.hidden), forecaster._errors())
+    else:
+        made = Paths(_paths(forecaster, stream))
+    scales = forecaster._fitted().scales
+    return forecaster._answered([made], _times(forecaster, stream), level, quantiles, scales)
+
+
+def _law(model: Backbone, hidden: Tensor) -> Law:
+    """Of what follows a hidden vector (B, D); windows of a stream are not normalised."""
+    features = model.read_out(hidden)
+    zero = torch.zeros_like(features[:, :1, :, 0])
+    return Law(model.head, features if model.head is None else model.head(features), zero, zero + 1)
+
+
+def _paths(forecaster: Forecaster, stream: Stream) -> Float[Tensor, "N B H C"]:
+    """Every path is a fork of the state that goes on with its own draws."""
+    model, count, rows = _model(forecaster), forecaster.paths, len(stream.last)
+    again = torch.arange(rows).repeat(count)
+    memory, hidden, seen = take_memory(stream.memory, again), stream.hidden[again], stream.rows[again]
+    generator, parts = torch.Generator().manual_seed(forecaster.seed), []
+    for at in range(0, forecaster.h, forecaster.step):
+        noise = shared_noise(count, rows, forecaster.step, stream.last.shape[1], generator)
+        parts.append(drawn(_law(model, hidden), forecaster._errors(), noise.to(hidden)))
+        lineage = Lineage.sequence(len(again), forecaster.step).at(seen + at)
+        states, memory = model.carried(model.embed(parts[-1]), memory, lineage)
+        hidden = states[:, -1]
+    return torch.cat(parts, dim=1).unflatten(0, (count, rows))
 
 
 def _times(forecaster: Forecaster, stream: Stream) -> Panel:
