@@ -54,7 +54,7 @@ def _long_enough(whole: Panel, back: Int[Array, "S"]) -> Bool[Array, "S"]:
     kept = back >= 1
     if not kept.all():
         needed = int(whole.lengths.max() - back.max()) + 1
-        panel.say({id: f"has fewer than {needed} rows" for id in whole.ids[~kept]}, int(kept.sum()))
+        panel.say(dict.fromkeys(whole.ids[~kept], f"has fewer than {needed} rows"), int(kept.sum()))
     return kept
 
 

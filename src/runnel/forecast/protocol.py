@@ -45,7 +45,7 @@ class Score:
 class Benchmark:
     """One file under the protocol. table: standardised; loc, scale: what takes it back; ends: of the three parts.
 
-    calendar: hour, weekday, day of the month and of the year of each row, in [-0.5, 0.5]; None where there are no dates.
+    calendar: hour, weekday, day of the month and of the year of each row, in [-0.5, 0.5]; None without dates.
     """
 
     name: str
