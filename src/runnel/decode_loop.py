@@ -83,8 +83,8 @@ class Loop:
         """Draft, verify, accept, commit."""
         before, started = [len(row.tokens) for row in rows], time.perf_counter()
         drafts, propose_seconds = self._drafts(rows)
-        forest = Forest(rows, drafts)
         drafted = time.perf_counter()
+        forest = Forest(rows, drafts)
         said, commit = self._verify(state, forest)
         walks = [Walk(row, root, forest, said) for root, row in enumerate(rows)]
         self.acceptance.accept(walks)
@@ -94,9 +94,9 @@ class Loop:
         for walk, count in zip(walks, before, strict=True):
             self._report(walk, walk.row.tokens[count:], own)
         if self.drafter is not None:
-            indices = [row.index for row in rows]
-            took = propose_seconds, verified - drafted, verified - started
-            self.policy.observe(Round(indices, forest, walks, *took))
+            ended = time.perf_counter()
+            took = propose_seconds, ended - drafted, ended - started
+            self.policy.observe(Round([row.index for row in rows], forest, walks, *took))
         self._count(rows, forest, walks)
         if self.drafter is not None:
             self.draft_seconds += drafted - started + time.perf_counter() - verified
@@ -113,7 +113,7 @@ class Loop:
         started = time.perf_counter()
         drafts = self.drafter.propose_all([row.memory for row in rows], budgets)
         seconds = time.perf_counter() - started
-        return self.policy.trimmed(indices, drafts), seconds
+        return self.policy.trimmed(indices, drafts) if any(draft.tokens for draft in drafts) else [], seconds
 
     def _verify(self, state: State, forest: Forest) -> tuple[Said, Callable[[list[list[int]]], State]]:
         """What the model says after every node, and what makes the next state of the accepted paths."""

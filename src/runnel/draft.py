@@ -39,7 +39,8 @@ class Draft(NamedTuple):
     token. logits: for each node the drafter's logits (V,) that it was drawn from by `Draw`; empty when nothing was
     drawn. Siblings stand in the order in which they were drawn: each without those before it, or, when the draft is
     `independent`, each from the whole law, so that a token may come twice. trust: how well founded the guesses are, in
-    the drafter's own measure (the length of the match that is copied from); 0 where it cannot say.
+    the drafter's own measure (the length of the match that is copied from); 0 where it cannot say. chances: for each
+    node how likely it is to be right when the one above it is, where the drafter knows; else empty.
     """
 
     tokens: list[int]
@@ -47,11 +48,17 @@ class Draft(NamedTuple):
     logits: Sequence[Tensor | None] = ()
     independent: bool = False
     trust: int = 0
+    chances: Sequence[float] = ()
 
     @classmethod
-    def chain(cls, tokens: Sequence[int], trust: int = 0) -> Draft:
+    def chain(cls, tokens: Sequence[int], trust: int = 0, chances: Sequence[float] = ()) -> Draft:
         """One continuation, each token after the one before it."""
-        return cls(list(tokens), list(range(-1, len(tokens) - 1)), trust=trust)
+        return cls(list(tokens), list(range(-1, len(tokens) - 1)), trust=trust, chances=chances)
+
+    @property
+    def branches(self) -> bool:
+        """Whether it is more than one path."""
+        return self.parents != list(range(-1, len(self.parents) - 1))
 
     def first_path(self) -> list[int]:
         """The nodes of the first guess, the first guess after it, and so on."""
@@ -66,10 +73,16 @@ class Draft(NamedTuple):
         """These nodes, in order; with a node, all above it must be among them."""
         if len(nodes) == len(self.tokens):
             return self
+        if not nodes or nodes[-1] == len(nodes) - 1:  # the first ones
+            own = slice(len(nodes))
+            tokens, parents, logits, chances = self.tokens[own], self.parents[own], self.logits[own], self.chances[own]
+            return self._replace(tokens=tokens, parents=parents, logits=logits, chances=chances)
         at = {-1: -1} | {node: place for place, node in enumerate(nodes)}
-        tokens, parents = [self.tokens[node] for node in nodes], [at[self.parents[node]] for node in nodes]
         return self._replace(
-            tokens=tokens, parents=parents, logits=[self.logits[n] for n in nodes] if self.logits else ()
+            tokens=[self.tokens[node] for node in nodes],
+            parents=[at[self.parents[node]] for node in nodes],
+            logits=[self.logits[node] for node in nodes] if self.logits else (),
+            chances=[self.chances[node] for node in nodes] if self.chances else (),
         )
 
 

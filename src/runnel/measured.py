@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 from runnel.draft import Draft
 
-FORGET = 0.98
-"""What a measurement still counts for after one more of its kind."""
+FORGET, FORGET_PLAIN = 0.98, 0.9
+"""What a measurement still counts for after one more of its kind; plain calls are many and soon known."""
 
 
 @dataclass
@@ -57,42 +57,57 @@ class Mean:
         return (counts * self.total + prior_weight * prior) / (counts * self.weight + prior_weight)
 
 
+FIRST_MORE = 0.3
+"""What a call that verifies is expected to cost more than a plain one, in plain calls, before it was measured."""
+
+
 class Costs:
     """The seconds of a call of the model that verifies. A plain call: one number for every number of rows. Others: a
     line in their tokens, one for chains and one where a row branches.
 
-    first_slope: what one more token is expected to cost, in plain calls, before it was measured.
+    first_slope: what one more token is expected to cost, in plain calls, before it was measured; the first FIRST_MORE.
     """
 
     def __init__(self, first_slope: float) -> None:
         self.first_slope = first_slope
         self.plain = dict[int, Mean]()
         self.verify = {False: Line(), True: Line()}
+        self.curves = dict[tuple[int, bool], list[float]]()  # as they were asked for since the last verification
 
     def note(self, rows: int, guesses: int, branching: bool, seconds: float) -> None:
         if guesses:
             self._line(branching).note(rows + guesses, seconds)
-        else:
-            self.plain.setdefault(rows, Mean()).note(seconds)
+            self.curves.clear()
+            return
+        if rows not in self.plain:
+            self.plain[rows] = Mean()
+        mean = self.plain[rows]
+        known = mean.weight >= 3
+        mean.note(min(seconds, 4 * mean.value()) if known else seconds, FORGET_PLAIN)
+        if not known:
+            self.curves.clear()
 
     def seconds(self, rows: int, guesses: int, branching: bool = False) -> float:
-        """A plain call for no guesses. One must have been noted."""
-        if guesses > 0:
-            return self._line(branching).at(rows + guesses)
-        nearest = min(self.plain, key=lambda known: abs(known - rows))
-        return self.plain[nearest].value()
+        """A plain call for no guesses; guesses never make it cheaper. One must have been noted."""
+        nearest = rows if rows in self.plain else min(self.plain, key=lambda known: abs(known - rows))
+        plain = self.plain[nearest].value()
+        return plain if guesses == 0 else max(plain, self._line(branching).at(rows + guesses))
 
     def curve(self, rows: int, most: int, branching: bool) -> list[float]:
-        """The seconds of 0, 1, ..., `most` guesses."""
-        base, slope = self._line(branching).fit()
-        return [self.seconds(rows, 0), *(max(0.0, base + slope * (rows + more)) for more in range(1, most + 1))]
+        """The seconds of 0, 1, ..., at least `most` guesses."""
+        known = self.curves.get((rows, branching), [])
+        if len(known) <= most:
+            base, slope = self._line(branching).fit()
+            plain = self.seconds(rows, 0)
+            guesses = [max(plain, base + slope * (rows + more)) for more in range(1, most + 1)]
+            known = self.curves[rows, branching] = [plain, *guesses]
+        return known
 
     def _line(self, branching: bool) -> Line:
         """A tree is expected to cost what a chain does, until it was measured."""
-        rows, plain = next(iter(self.plain.items()))
-        chain, sizes = self.verify[False], [rows + more for more in (1, 16)]
-        slope = self.first_slope * plain.value()
-        chain.guesses = tuple((size, plain.value() + slope * (size - rows)) for size in sizes)
+        rows, mean = next(iter(self.plain.items()))
+        chain, sizes, plain = self.verify[False], [rows + more for more in (1, 16)], mean.value()
+        chain.guesses = tuple((size, plain * (1 + FIRST_MORE + self.first_slope * (size - rows))) for size in sizes)
         if not branching:
             return chain
         tree = self.verify[True]
@@ -132,7 +147,9 @@ class Chances:
         return self._of(_key(trust, depth, rank))
 
     def reach(self, draft: Draft) -> list[float]:
-        """For every node of a draft, the product of the chances on its path."""
+        """For every node of a draft, the product of the chances on its path: those that the drafter gives, if any."""
+        if draft.chances:
+            return self._along(draft)
         reach, depth, children = list[float](), list[int](), dict[int, int]()
         for parent in draft.parents:
             rank = children.get(parent, 0)
@@ -140,6 +157,13 @@ class Chances:
             depth.append(1 if parent < 0 else depth[parent] + 1)
             above = 1.0 if parent < 0 else reach[parent]
             reach.append(above * self.of(draft.trust, depth[-1], rank))
+        return reach
+
+    @staticmethod
+    def _along(draft: Draft) -> list[float]:
+        reach = list[float]()
+        for parent, chance in zip(draft.parents, draft.chances, strict=True):
+            reach.append(chance if parent < 0 else chance * reach[parent])
         return reach
 
     def _of(self, key: Key) -> float:

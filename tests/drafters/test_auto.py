@@ -1,3 +1,5 @@
+import random
+
 from runnel.drafters import auto
 from runnel.generation import generate
 from tests.decoding.support import sharp
@@ -8,13 +10,42 @@ class Never:
         raise AssertionError("auto draws nothing")
 
 
-def test_it_copies_after_a_match():
-    config = auto.Config()
-    drafter = auto.Auto(config)
-    for text, length in (([5, 6, 7, 5, 6], 2), ([1, 2, 3], 0), ([5, 6, 7, 8, 9, 6], 1)):
-        draft = drafter.propose(drafter.begin(text, Never()), 3)
-        assert auto.reference(length, config) == bool(draft.tokens)
-    assert drafter.propose(drafter.begin([5, 6, 7, 5, 6], Never()), 3).tokens == [7, 5, 6]
+def repeating(seed, length=300):
+    """Words of a few tokens, drawn anew and again: some copies hold, some do not."""
+    rng = random.Random(seed)
+    words = [[rng.randrange(8) for _ in range(rng.randrange(2, 7))] for _ in range(6)]
+    return [token for _ in range(length // 4) for token in rng.choice(words)][:length]
+
+
+def test_the_copy_is_that_of_the_literal_search():
+    for min_match in (1, 2, 4):
+        drafter = auto.Auto(auto.Config(min_match=min_match))
+        text = repeating(min_match, 120)
+        memory = drafter.begin(text[:1], Never())
+        for end in range(1, len(text) + 1):
+            at, size, _ = auto.reference(text[:end], min_match)
+            assert (memory.at, memory.size) == (at, size)
+            draft = drafter.propose(memory, 3)
+            assert bool(draft.tokens) == (size > 0)
+            assert size == 0 or draft.tokens[0] == text[at]
+            if end < len(text):
+                drafter.advance(memory, [text[end]])
+
+
+def test_chances_are_how_often_copies_were_right():
+    drafter, text = auto.Auto(auto.Config(min_match=2)), repeating(0)
+    memory = drafter.begin(text, Never())
+    seen = auto.reference(text, 2)[2]
+    for kind in range(1, 6):
+        hits = [hit for size, hit in seen if auto.KINDS[min(size, auto.LONGEST)] == kind]
+        if 8 < len(hits) < auto.REMEMBERED - 2:  # none has been forgotten
+            prior = 2 * 2**kind / (2**kind + 8)
+            assert abs(memory.right[kind] / memory.tried[kind] - (prior + sum(hits)) / (2 + len(hits))) < 1e-12
+    assert sum(hit for _, hit in seen) not in (0, len(seen))
+    draft = drafter.propose(drafter.begin([1, 2, 3, 4] * 30, Never()), 24)
+    assert draft.tokens == [1, 2, 3, 4] * 6 and min(draft.chances) > 0.9
+    lost = drafter.begin([token for i in range(60) for token in (1, 2, 3 + i % 5, (3 * i) % 7)], Never())
+    assert lost.right[2] / lost.tried[2] < 0.4
 
 
 def test_it_drafts_by_goodput_and_uses_fewer_calls_on_text_that_repeats():

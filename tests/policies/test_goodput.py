@@ -14,9 +14,12 @@ PLAIN, PER_GUESS = 1.0, 0.1
 
 
 class Likely:
-    """A world where calls cost what they should and guesses are right with a given chance; no clock is read."""
+    """A world where calls cost what they should and guesses are right with a given chance, which the drafter may have
+    `known`; no clock is read.
+    """
 
-    def __init__(self, policy, chance, draft_seconds=0.0, length=6, trust=0):
+    def __init__(self, policy, chance, draft_seconds=0.0, length=6, trust=0, known=False):
+        self.known = known
         self.policy, self.chance, self.draft_seconds = policy, chance, draft_seconds
         self.length, self.trust, self.rng = length, trust, random.Random(0)
         self.seconds = self.tokens = 0.0
@@ -26,7 +29,8 @@ class Likely:
         budget = self.policy.budgets([0], [100])[0]
         count = min(budget, self.length)
         drafted = self.draft_seconds * count
-        draft = self.policy.trimmed([0], [Draft.chain([1] * count, trust=self.trust)])[0]
+        draft = Draft.chain([1] * count, 0 if self.known else self.trust, [self.chance] * count if self.known else ())
+        draft = self.policy.trimmed([0], [draft])[0] if count else draft
         row = Row(0, 0, [0], 0, 10**9, frozenset(), None)
         forest = Forest([row], [draft])
         walk = Walk(row, 0, forest, Said(torch.zeros(0, 2), torch.zeros(0, 1)))
@@ -68,6 +72,25 @@ def test_never_slower_than_plain_and_near_the_best_fixed_length(chance):
     )
     assert found > 0.97 * PLAIN
     assert found > 0.93 * best
+
+
+@pytest.mark.parametrize("chance", [0.05, 0.1, 0.3, 0.9])
+def test_chances_that_are_known_need_no_trying(chance):
+    found = Likely(policy(), chance, known=True)
+    learnt = Likely(policy(), chance)
+    assert found.speed(60) >= learnt.speed(60)
+    if chance <= 0.1:
+        assert sum(found.drafted) == 0
+
+
+def test_costs_that_were_seen_by_chance_never_make_a_call_free():
+    """Calls that hang now and then make a line that falls below zero; its floor is a plain call."""
+    chosen, rng = policy(), random.Random(0)
+    world = Likely(chosen, 0.9, known=True)
+    for _ in range(100):
+        world.round()
+        chosen.costs.note(1, 12, False, 60.0 * rng.random())
+        assert min(chosen.costs.curve(1, 16, False)) >= chosen.costs.seconds(1, 0) > 0
 
 
 def test_a_dear_drafter_rests_when_it_does_not_pay():

@@ -19,7 +19,6 @@ with l_s - bias for l in (4) when the corpus is the source. Both matches cost O(
 | otherwise | the auxiliary method (Token Recycling, EAGLE-2) |
 
 Deviates: a copy from the text that reaches its end goes on with itself; a copy from the corpus ends with its document.
-Without a corpus this is the dynamic automaton with another drafter below the threshold.
 """
 
 from __future__ import annotations
@@ -36,6 +35,7 @@ from runnel.codecs import Codec
 from runnel.drafters import Draft, Drafter, Draw, Seen, copied
 from runnel.ops import suffix_automaton
 from runnel.ops.suffix_automaton import Match, RepeatingText, SuffixAutomaton
+from runnel.state import Place
 
 PAPERS = {"SAM Decoding: Speculative Decoding via Suffix Automaton": "2411.10666"}
 BORDER = -1
@@ -67,7 +67,6 @@ class Config:
                 raise ValueError(f"the files of a corpus must be there; got {str(file)!r}")
 
     def documents(self) -> list[list[int]]:
-        """All tokens."""
         read = [] if self.codec is None else self.codec.encode_batch([Path(file).read_bytes() for file in self.files])
         return [*map(list, self.texts), *read]
 
@@ -115,6 +114,9 @@ class Corpus(Drafter):
     def look_back(self, memory: Memory, seen: Seen) -> None:
         self.other.look_back(memory.other, seen)
 
+    def stand(self, memory: Memory, place: Place) -> None:
+        self.other.stand(memory.other, place)
+
     def _note(self, memory: Memory, tokens: Sequence[int]) -> None:
         for token in tokens:
             memory.text.append(token)
@@ -124,14 +126,12 @@ class Corpus(Drafter):
         """Eq. (3) and (4): at most `budget` tokens, none when the match is too short."""
         count, least = min(budget, self.config.max_draft), self.config.min_match
         in_text, in_corpus = memory.text.match, memory.found
-        if in_text[1] >= in_corpus[1] - self.config.bias:
-            if in_text[1] < least:
-                return Draft([], [])
-            return Draft.chain(copied(memory.text.text, memory.text.end(in_text), count), trust=in_text[1])
-        if in_corpus[1] - self.config.bias < least:
+        sure = in_corpus[1] - self.config.bias
+        if max(in_text[1], sure) < least:
             return Draft([], [])
-        start = self.corpus.end(in_corpus)
-        copy = self.corpus.text[start : start + count]
+        if in_text[1] >= sure:
+            return Draft.chain(copied(memory.text.text, memory.text.end(in_text), count), trust=in_text[1])
+        copy = self.corpus.text[(start := self.corpus.end(in_corpus)) : start + count]
         return Draft.chain(copy[: copy.index(BORDER)] if BORDER in copy else copy, trust=in_corpus[1])
 
 

@@ -17,8 +17,8 @@ from runnel.rows import Forest, Walk
 class Round(NamedTuple):
     """What a round of the loop was. rows: the index of each row in it. forest: what was verified. walks: one per row.
 
-    draft_seconds, verify_seconds: wall time of proposing, and of the call of the model with acceptance and commit.
-    seconds: of both together, with what the policy itself took.
+    draft_seconds, verify_seconds: wall time of proposing, and of what came after the choice: the call of the model,
+    acceptance, commit, and telling who wants to know. seconds: of the whole round.
     """
 
     rows: Sequence[int]
@@ -40,7 +40,7 @@ class LengthPolicy(ABC):
         """How long a path each row may draft: at most its room, 0 for nothing."""
 
     def trimmed(self, rows: Sequence[int], drafts: Sequence[Draft]) -> list[Draft]:
-        """What of the drafts is worth its verification."""
+        """What of the drafts is worth its verification. It is asked when there is any."""
         return list(drafts)
 
     def observe(self, round: Round) -> None:

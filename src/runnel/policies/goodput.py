@@ -7,10 +7,10 @@ Paper: "Optimizing Speculative Decoding for Serving Large Language Models Using 
     verify the S that maximises (2): the nodes of largest reach                        (3)
     budget      = argmax_{n <= LONGEST} (1 + sum_{i <= n} reach_i) / (draft seconds(n) + seconds(n + 1))           (4)
 
-The chances are counted by how far the drafter trusts its guess, by depth and by rank; the seconds of a call are a line
-in the number of tokens, fitted as they come, and one number for a plain call. When drafting has cost more time than it
-saved, the drafter rests, twice as long each time, so that one that does not pay costs little; but not longer than that
-takes, for texts change.
+The chances are those that the drafter gives (`Draft.chances`); else they are counted here by how far it trusts its
+guess, by depth and by rank. The seconds of a call are a line in the number of tokens, fitted as they come, and one
+number for a plain call. When drafting has cost more time than it saved, the drafter rests, twice as long each time; but
+not longer than keeps the loss small, for texts change.
 
 Deviates: the paper chooses one length for all requests from an offline profile. Here the profile is measured on the way
 and the choice is made node by node, after drafting where drafts are cheap (3) and before it where they are dear (4).
@@ -21,6 +21,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from operator import itemgetter
 
 from runnel.draft import Draft
 from runnel.measured import Chances, Costs, Line, Mean
@@ -34,15 +35,15 @@ LEAST = 0.02
 """A guess that is right less often is not looked at."""
 LONGEST_REST, BEARABLE = 256, 0.01
 """Rounds that a drafter rests at most; and no more than make what it loses this part of the time of all rounds."""
-PLAIN_ROUNDS = frozenset(4**power for power in range(12))
-"""Rounds that draft nothing, so that what a plain call costs is known: the first, the fourth, the sixteenth, ..."""
+PLAIN_ROUNDS = frozenset(8**power for power in range(8))
+"""Rounds that draft nothing, so that what a plain call costs is known: the first, the eighth, the sixty-fourth, ..."""
 
 
 @dataclass(frozen=True)
 class Config:
     """first_slope >= 0: what one more token is expected to cost, in plain calls, before it was measured."""
 
-    first_slope: float = 0.05
+    first_slope: float = 0.1
 
     def __post_init__(self) -> None:
         if not self.first_slope >= 0:
@@ -58,7 +59,7 @@ class Goodput(LengthPolicy):
         self.costs = Costs(config.first_slope)
         self.drafting, self.draft_seconds = Line(), Mean()  # of a round, by the guesses of a row, and by and large
         self.gained, self.spent = Mean(), Mean()
-        self.rounds, self.asked, self.resting, self.rest = 0, False, 0, 1
+        self.rounds, self.asked, self.cheap, self.resting, self.rest = 0, False, True, 0, 1
 
     def budgets(self, rows: Sequence[int], room: Sequence[int]) -> list[int]:
         self.rounds += 1
@@ -66,44 +67,48 @@ class Goodput(LengthPolicy):
         self.resting = max(0, self.resting - 1)
         if not self.asked:
             return [0] * len(room)
-        if self._cheap(len(rows)):
+        self.cheap = self.draft_seconds.value(0.0, 1.0) <= CHEAP * self.costs.seconds(len(rows), 0)
+        if self.cheap:
             return list(room)
         trusts = [self.trusts.get(row, 0) for row in rows]
         return [self._best_length(len(rows), trust, tokens) for trust, tokens in zip(trusts, room, strict=True)]
 
     def trimmed(self, rows: Sequence[int], drafts: Sequence[Draft]) -> list[Draft]:
-        self.trusts = {row: draft.trust for row, draft in zip(rows, drafts, strict=True)}
-        if not any(draft.tokens for draft in drafts):
-            return list(drafts)
+        self.trusts = {row: draft.trust for row, draft in zip(rows, drafts, strict=True) if not draft.chances}
         reach = [self.chances.reach(draft) for draft in drafts]
-        everything = [(at, node) for at, own in enumerate(reach) for node in range(len(own)) if own[node] >= LEAST]
-        firsts = [
-            (at, node) for at, draft in enumerate(drafts) for node in draft.first_path() if reach[at][node] >= LEAST
-        ]
-        best, chosen = len(rows) / self.costs.seconds(len(rows), 0), list[tuple[int, int]]()
-        for branching, nodes in ((False, firsts), (True, everything if len(everything) > len(firsts) else [])):
-            nodes = sorted(nodes, key=lambda place: -reach[place[0]][place[1]])
+        places = [(value, at, n) for at, own in enumerate(reach) for n, value in enumerate(own) if value >= LEAST]
+        shapes = [(False, places)]
+        if any(draft.branches for draft in drafts):
+            firsts = {(at, n) for at, draft in enumerate(drafts) for n in draft.first_path()}
+            shapes = [(False, [place for place in places if place[1:] in firsts]), (True, places)]
+        best, chosen = len(rows) / self.costs.seconds(len(rows), 0), list[tuple[float, int, int]]()
+        for branching, nodes in shapes:
+            nodes.sort(key=itemgetter(0), reverse=True)  # stable: of equal ones the upper first
             seconds, expected = self.costs.curve(len(rows), len(nodes), branching), float(len(rows))
-            for count, (at, node) in enumerate(nodes, start=1):
-                expected += reach[at][node]
-                if expected / seconds[count] > best:
+            for count, (value, _, _) in enumerate(nodes, start=1):
+                expected += value
+                if expected > best * seconds[count]:
                     best, chosen = expected / seconds[count], nodes[:count]  # eq. (3)
-        kept = set(chosen)
-        return [draft.part([n for n in range(len(draft.tokens)) if (at, n) in kept]) for at, draft in enumerate(drafts)]
+        kept: list[list[int]] = [[] for _ in drafts]
+        for _, at, node in chosen:
+            kept[at].append(node)
+        return [draft.part(sorted(own)) for draft, own in zip(drafts, kept, strict=True)]
 
     def observe(self, round: Round) -> None:
         count, guesses = len(round.rows), len(round.forest.tokens) - len(round.rows)
-        branching = any(len(children) > 1 for children in round.forest.children.values())
+        branching = guesses > 0 and any(len(children) > 1 for children in round.forest.children.values())
         self.costs.note(count, guesses, branching, round.verify_seconds)
-        written = count
         self.chances.tick()
-        for row, walk in zip(round.rows, round.walks, strict=True):
-            written += len(walk.path) - 1
-            self._count(self.trusts.get(row, 0), round, walk.path, done=walk.row.done)
-        if self.asked:
+        if not self.asked:
+            return
+        self.draft_seconds.note(round.draft_seconds)
+        if not self.cheap:
             self.drafting.note(guesses / count, round.draft_seconds)
-            self.draft_seconds.note(round.draft_seconds)
-            self._settle(count, written, round.seconds)
+        if guesses or not self.cheap:
+            for row, walk in zip(round.rows, round.walks, strict=True):
+                if row in self.trusts:
+                    self._count(self.trusts[row], round, walk.path, done=walk.row.done)
+            self._settle(count, count + sum(len(walk.path) - 1 for walk in round.walks), round.seconds)
 
     def _count(self, trust: int, round: Round, path: Sequence[int], done: bool) -> None:
         """What became of the guesses below the accepted nodes; where a row ended, nothing is known of the last ones."""
@@ -126,10 +131,6 @@ class Goodput(LengthPolicy):
         else:
             self.resting = self.rest
             self.rest = min(2 * self.rest, LONGEST_REST, 1 + int(lost / BEARABLE))
-
-    def _cheap(self, rows: int) -> bool:
-        """Drafting costs so little that it is not worth a decision."""
-        return self.draft_seconds.value(0.0, 1.0) <= CHEAP * self.costs.seconds(rows, 0)
 
     def _best_length(self, rows: int, trust: int, room: int) -> int:
         """Eq. (4), at least one where there is room: that drafting pays at all is up to `_settle`."""
