@@ -36,7 +36,7 @@ def command(
     from runnel import codecs, probe
 
     model, codec = load_run(run), codecs.load(run)
-    tokens = codec.encode(text)
+    tokens = codec.begin(text)
     if not 2 <= len(tokens) <= LONGEST:
         raise ValueError(f"the text must be 2 to {LONGEST} tokens long; got {len(tokens)}")
     maps: list[LayerMap] = []

@@ -32,7 +32,8 @@ def command(
     Example (after `runnel demo`):
         runnel score runs/demo --text "def main():" --tokens
     \b
-    Nothing comes before the first token, so that it has no probability and is not counted.
+    Nothing comes before the first token, so that it has no probability and is not counted;
+    where a tokenizer begins texts with one of its own, that is the one.
     """
     from runnel import codecs, generation
 
@@ -40,7 +41,7 @@ def command(
     model, codec = load_run(run), codecs.load(run)
     if (text is None) == (file is None):
         raise ValueError("give one of --text and --file")
-    given = codec.encode(_given.text(text, file) or "")
+    given = codec.begin(_given.text(text, file) or "")
     if len(given) < 2:
         raise ValueError(f"the text must have at least two tokens; got {len(given)}")
     with _screen.working(f"reading {len(given):,} tokens"):

@@ -86,7 +86,7 @@ class Checkpoint(Codec):
         """
         return self.encode(self._written(messages, answer, tools))
 
-    def turn(self, messages: Sequence[Mapping[str, Any]], newest: int) -> list[int]:
+    def turn(self, messages: Sequence[Mapping[str, Any]], newest: int | None) -> list[int]:
         """What follows an answer that was written: its end, the messages, and the beginning of the next answer.
 
         newest: the last token that was written; where it ends the answer, the end is not written again.

@@ -51,7 +51,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 class Mapped:
-    """A file in memory as far as it is looked at: pages come from it when they are read; when written they are copied."""
+    """A file, in memory as far as it is looked at: pages are read when they are used, and copied when written."""
 
     def __init__(self, file: Path) -> None:
         self.file = file

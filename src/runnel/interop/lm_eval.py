@@ -22,16 +22,15 @@ from runnel.prefill import CHUNK
 class RunnelLM(TemplateLM):
     """run: the folder of a model with its codec, as `runnel train` and `runnel import` make it.
 
-    begin: the token that stands before texts without a context; what the tokenizer puts there, its end token or 0 when
+    begin: the token that stands before texts without a context; what the tokenizer puts there, else its end or 0, when
     left out. batch_size: texts read together. The likelihoods do not depend on it but by rounding.
     """
 
     def __init__(self, run: str, begin: int | None = None, batch_size: int | str = 8, **options: Any) -> None:
         super().__init__()
         self.model, self.codec = runnel.load(run).eval(), codecs.load(run)
-        opening, eos = getattr(self.codec, "opening", []), getattr(self.codec, "eos", None)
-        self.eos: int | None = eos
-        self.begin = begin if begin is not None else opening[0] if opening else eos or 0
+        beginnings = [*self.codec.opening, *sorted(self.codec.ends), 0]
+        self.begin = beginnings[0] if begin is None else begin
         self.batch_size = 8 if batch_size == "auto" else int(batch_size)
 
     @property
@@ -78,7 +77,7 @@ class RunnelLM(TemplateLM):
             max_new_tokens=int(asked.get("max_gen_toks", 256)),
             decoder="sample" if temperature else "greedy",
             temperature=temperature or 1.0,
-            eos=self.eos,
+            eos=self.codec.ends,
             stop=stop,
             codec=self.codec,
         )

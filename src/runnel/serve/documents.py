@@ -57,7 +57,8 @@ def add_routes(app: FastAPI, service: Service) -> None:
         service.check_model(asked.model)
         state, before = await run_in_threadpool(service.after, key, asked.state)
         given = asked.input
-        whole = await run_in_threadpool(service.served.codec.encode, given) if isinstance(given, str) else given
+        encode = service.served.codec.begin if asked.state is None else service.served.codec.encode
+        whole = await run_in_threadpool(encode, given) if isinstance(given, str) else given
         tokens = _once(text_of([*before, *whole], 0, service.served.vocab_size)[len(before) :])
         reading = _read(service, key, state, before, tokens, asked.name or "", asked.timeout)
         return _made(await unless_gone(request, reading))
@@ -145,15 +146,16 @@ async def _characters(request: Request) -> AsyncIterator[str]:
 
 async def _encoded(codec: Codec, characters: AsyncIterator[str]) -> AsyncIterator[list[int]]:
     """Tokens of a text, piece by piece; a piece ends with a line where it has one, so that no word is torn."""
-    held = ""
+    held, encode = "", codec.begin  # the first piece begins the text
     async for some in characters:
         held += some
         while len(held) >= PIECE:
             end = held.rfind("\n", 0, PIECE) + 1 or PIECE
             piece, held = held[:end], held[end:]
-            yield await run_in_threadpool(codec.encode, piece)
+            yield await run_in_threadpool(encode, piece)
+            encode = codec.encode
     if held:
-        yield await run_in_threadpool(codec.encode, held)
+        yield await run_in_threadpool(encode, held)
 
 
 async def _taken(request: Request, service: Service, key: Key) -> Entry:

@@ -195,9 +195,12 @@ def call_in(text: str, tools: Sequence[Tool]) -> tuple[str, str] | None:
     return found["name"], json.dumps(found["arguments"], ensure_ascii=False)
 
 
-def prompts_of(served: Served, prompt: Any, before: Sequence[int] = ()) -> list[list[int]]:
-    """The prompts of a request, as tokens. before: the tokens that stand before each."""
+def prompts_of(served: Served, prompt: Any, after: Sequence[int] | None = None) -> list[list[int]]:
+    """The prompts of a request, as tokens. after: where they follow a kept state, the tokens that this has not read; a
+    text that nothing comes before begins as the codec has it.
+    """
+    encode = served.codec.begin if after is None else served.codec.encode
     several = isinstance(prompt, list) and not isinstance(prompt[0], int)
     texts = prompt if several else [prompt]
-    found = [served.codec.encode(text) if isinstance(text, str) else text for text in texts]
-    return [text_of([*before, *tokens], row, served.vocab_size) for row, tokens in enumerate(found)]
+    found = [encode(text) if isinstance(text, str) else text for text in texts]
+    return [text_of([*(after or []), *tokens], row, served.vocab_size) for row, tokens in enumerate(found)]

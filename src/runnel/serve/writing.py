@@ -10,13 +10,14 @@ from fastapi import Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, Response
 
+from runnel.request import text_of
 from runnel.serve.answering import Call, Stream, unless_gone
 from runnel.serve.answers import Answer, Chat, Completion
 from runnel.serve.jobs import Ended, Event, Job
 from runnel.serve.keys import Key
 from runnel.serve.plan import plan, prompts_of, schema_of, schema_of_call
 from runnel.serve.readings import Reading, Scored
-from runnel.serve.served import STOPS, conversation
+from runnel.serve.served import prompt_of
 from runnel.serve.service import Service
 from runnel.serve.wire import ChatRequest, CompletionRequest, Sampling
 from runnel.state import State
@@ -32,7 +33,8 @@ def completion_of(service: Service, asked: CompletionRequest, key: Key) -> Answe
     limit = 16 if asked.max_tokens is None else asked.max_tokens
     meant = plan(served, asked, limit, asked.logprobs or 0, schema_of(asked.response_format))
     after, before = service.after(key, asked.state)
-    return Completion(served, meant, prompts_of(served, asked.prompt, before), asked, after)
+    prompts = prompts_of(served, asked.prompt, None if asked.state is None else before)
+    return Completion(served, meant, prompts, asked, after)
 
 
 def chat_of(service: Service, asked: ChatRequest, key: Key) -> Answer:
@@ -55,11 +57,11 @@ def chat_of(service: Service, asked: ChatRequest, key: Key) -> Answer:
     if schema is not None and call is not None:
         raise ValueError("response_format and a tool_choice that forces a call exclude each other; got both")
     schema = schema or call
-    meant = plan(served, asked, limit, asked.top_logprobs or 0, schema, () if schema else STOPS)
-    text = conversation(asked.messages, asked.tools if asked.tool_choice != "none" else None, go_on)
+    meant = plan(served, asked, limit, asked.top_logprobs or 0, schema, () if schema else served.turns)
     after, before = service.after(key, asked.state)
-    prompt = text if asked.state is None else f"\n{text}"
-    return Chat(served, meant, prompts_of(served, prompt, before), asked, after)
+    tools = asked.tools if asked.tool_choice != "none" else None
+    prompt = prompt_of(served.codec, asked.messages, tools, go_on, None if asked.state is None else before)
+    return Chat(served, meant, [text_of(prompt, 0, served.vocab_size)], asked, after)
 
 
 async def answer(request: Request, service: Service, meaning: Meaning, asked: Sampling) -> Response:
