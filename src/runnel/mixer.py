@@ -36,12 +36,14 @@ class Mixer(nn.Module, ABC):
     compute another function: old checkpoints and states are then refused instead of being silently wrong.
 
     variants: further Configs that the conformance suite holds to the same checks as the default one.
+    normed: x is the norm of the residual stream; a page with norms of its own reads the stream itself.
     out: the projection back into the residual stream; the model scales it down with depth.
     """
 
     forms: ClassVar[tuple[str, ...]] = FORMS
     semantics: ClassVar[int] = 1
     variants: ClassVar[tuple[dict[str, Any], ...]] = ()
+    normed: ClassVar[bool] = True
     out: nn.Linear
 
     @abstractmethod

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -19,6 +20,7 @@ from runnel import catalog, patterns
 from runnel.frame import Embedding, Frame, Norm, Positions
 from runnel.head import Head
 from runnel.lineage import Lineage
+from runnel.links import EMBEDDING, Ahead, Linked, LinkedBeside, Links, Wiring, call, given
 from runnel.mixer import Beside, Mixer, linear, parameter_groups
 from runnel.state import Memory, PendingState, State
 from runnel.storage import read_json, read_tensors, write_json, write_tensors
@@ -62,17 +64,15 @@ class ModelConfig:
 class Layer(nn.Module):
     """Residual: x + mixer(norm(x)), then x + block(norm(x)); the frame may put the norms elsewhere."""
 
-    def __init__(self, spec: patterns.Layer, d_model: int, frame: Frame | None = None) -> None:
+    def __init__(self, spec: patterns.Layer, d_model: int, frame: Frame, mixer: Mixer) -> None:
         super().__init__()
-        frame = frame or Frame()
         self.frame = frame
-        self.mixer_norm = frame.make_norm(d_model)
-        mixers = [_make("mixers", part, Mixer, d_model) for part in (spec.mixer, *spec.beside)]
-        self.mixer: Mixer = Beside(mixers) if spec.beside else mixers[0]
+        self.mixer_norm = _norm_of(mixer, d_model, frame)
+        self.mixer = mixer
         self.block: nn.Module | None = None
         if spec.block is not None:
             self.block_norm = frame.make_norm(d_model)
-            self.block = _make("blocks", spec.block, nn.Module, d_model)
+            self.block = _page_class("blocks", spec.block, nn.Module)(d_model, _config("blocks", spec.block))
         if frame.place == "around":
             self.mixer_norm_after = frame.make_norm(d_model)
             if spec.block is not None:
@@ -88,11 +88,13 @@ class Layer(nn.Module):
     ) -> tuple[Float[Tensor, "B T D"], Memory]:
         read = self._before("mixer", x)
         y, memory = self.mixer(read, memory, lineage)
-        x = self._added("mixer", x, read, y)
-        if self.block is not None:
-            read = self._before("block", x)
-            x = self._added("block", x, read, self.block(read))
-        return x, memory
+        return self._through_block(self._added("mixer", x, read, y)), memory
+
+    def _through_block(self, x: Tensor) -> Tensor:
+        if self.block is None:
+            return x
+        read = self._before("block", x)
+        return self._added("block", x, read, self.block(read))
 
     def _before(self, part: str, x: Tensor) -> Tensor:
         return x if self.frame.place == "after" else getattr(self, f"{part}_norm")(x)
@@ -104,6 +106,64 @@ class Layer(nn.Module):
             y = getattr(self, f"{part}_norm" + ("_after" if place == "around" else ""))(y)
         x = read if place == "through" else x
         return (x if carried == 1 else x * carried) + (y if residual == 1 else y * residual)
+
+
+class LinkedLayer(Layer):
+    """A layer whose mixer takes links or gives some: it is told of them, and also returns what it gives."""
+
+    def forward(  # type: ignore[override]
+        self, x: Float[Tensor, "B T D"], memory: Memory, lineage: Lineage, links: Links
+    ) -> tuple[Float[Tensor, "B T D"], Memory, Links]:
+        read = self._before("mixer", x)
+        y, memory, gifts = call(self.mixer, read, memory, lineage, links)
+        return self._through_block(self._added("mixer", x, read, y)), memory, gifts
+
+
+def layers_of(specs: Iterable[patterns.Layer], d_model: int, frame: Frame | None = None) -> list[Layer]:
+    """Layers one after the other. ValueError where they cannot be linked."""
+    frame, wiring, made = frame or Frame(), Wiring(d_model), []
+    for wiring.layer, spec in enumerate(specs):
+        mixer = _mixer(spec, d_model, frame, wiring)
+        made.append((LinkedLayer if isinstance(mixer, Linked) else Layer)(spec, d_model, frame, mixer))
+        wiring.given |= given(mixer)
+    return made
+
+
+def through(
+    layers: Iterable[nn.Module], x: Float[Tensor, "B T D"], memories: Sequence[Memory], lineage: Lineage, links: Links
+) -> tuple[Float[Tensor, "B T D"], tuple[Memory, ...], Links]:
+    """Vectors through layers, the memories after them, and the links with what these layers gave."""
+    after = []
+    for layer, memory in zip(layers, memories, strict=True):
+        if isinstance(layer, LinkedLayer):
+            x, memory, gifts = layer(x, memory, lineage, links)
+            links = {**links, **gifts}
+        else:
+            x, memory = layer(x, memory, lineage)
+        after.append(memory)
+    return x, tuple(after), links
+
+
+def _mixer(spec: patterns.Layer, d_model: int, frame: Frame, wiring: Wiring) -> Mixer:
+    """The mixers of a layer as one."""
+    first = None if spec.ahead is None else _page_mixer(spec.ahead, d_model, wiring)
+    mixers = [_page_mixer(part, d_model, wiring) for part in (spec.mixer, *spec.beside)]
+    mixer = mixers[0]
+    if spec.beside:
+        mixer = LinkedBeside(mixers) if any(isinstance(part, Linked) for part in mixers) else Beside(mixers)
+    if first is None:
+        return mixer
+    return Ahead(first, mixer, *[_norm_of(part, d_model, frame) for part in (first, mixer)])
+
+
+def _page_mixer(part: patterns.Part, d_model: int, wiring: Wiring) -> Mixer:
+    kind, config = _page_class("mixers", part, Mixer), _config("mixers", part)
+    return kind(d_model, config, wiring) if issubclass(kind, Linked) else kind(d_model, config)
+
+
+def _norm_of(mixer: Mixer, d_model: int, frame: Frame) -> nn.Module:
+    """What stands before a mixer."""
+    return frame.make_norm(d_model) if mixer.normed else nn.Identity()
 
 
 class Reading(NamedTuple):
@@ -152,9 +212,12 @@ class Identity:
         return self.model.fingerprint()
 
 
-def _make(folder: str, part: patterns.Part, base: type, d_model: int) -> Any:
-    page = catalog.page(folder, part.name)
-    return catalog.class_in(page, base)(d_model, part.config(page))
+def _page_class(folder: str, part: patterns.Part, base: type) -> Any:
+    return catalog.class_in(catalog.page(folder, part.name), base)
+
+
+def _config(folder: str, part: patterns.Part) -> Any:
+    return part.config(catalog.page(folder, part.name))
 
 
 def _head(text: str, config: ModelConfig) -> Head:
@@ -177,7 +240,7 @@ class Model(nn.Module):
             self.embed = linear(config.outcomes, config.d_model, bias=True)
         self.positions = None if frame.positions is None else Positions(frame.positions, config.d_model)
         self.embedding_norm = frame.make_norm(config.d_model) if frame.embedding_norm else None
-        self.layers = nn.ModuleList(Layer(spec, config.d_model, frame) for spec in specs)
+        self.layers = nn.ModuleList(layers_of(specs, config.d_model, frame))
         self.norm: Norm = frame.make_norm(config.d_model)
         default_head = "categorical" if config.vocab_size is not None else "gaussian"
         self.head: Head = _head(config.head or default_head, config)
@@ -264,11 +327,9 @@ class Model(nn.Module):
         return state
 
     def _run(self, inputs: Tensor, memories: Memory, lineage: Lineage) -> tuple[Tensor, Memory]:
-        x, after = self._embedded(inputs, lineage), []
-        for layer, memory in zip(self.layers, memories, strict=True):
-            x, memory = layer(x, memory, lineage)
-            after.append(memory)
-        return self.norm(x), tuple(after)
+        x = self._embedded(inputs, lineage)
+        x, after, _ = through(self.layers, x, memories, lineage, {EMBEDDING: x})
+        return self.norm(x), after
 
     def _embedded(self, inputs: Tensor, lineage: Lineage) -> Tensor:
         if isinstance(self.embed, Embedding) and inputs.is_floating_point():
@@ -393,12 +454,11 @@ def load(folder: str | Path) -> Model:
 
 
 def own_tensors(model: Model) -> dict[str, Tensor]:
-    """What a file of a model holds: its tensors by name, a tied one once."""
-    return {name: tensor for name, tensor in model.state_dict().items() if not _shared(model, name)}
-
-
-def _shared(model: Model, name: str) -> bool:
-    return model.config.frame.tied and name == "head.logits.weight"
+    """What a file of a model holds: its tensors by name; what has several names (tied, shared) once, by the first."""
+    whole, first = model.state_dict(keep_vars=True), dict[int, str]()
+    for name, tensor in whole.items():
+        first.setdefault(id(tensor), name)
+    return {name: whole[name].detach() for name in first.values()}
 
 
 def _version(model: Model) -> int:

@@ -4,6 +4,7 @@ mamba2                          one kind of layer
 (mamba2*3, attention)*4         sixteen layers
 attention(window=64)            options are the fields of the page's Config
 mamba2 & attention              mixers side by side: both read the layer's input, their outputs are added
+zamba2 > mamba2                 one ahead of another: what it makes is added to what the other reads, not to the stream
 mamba2+moe(experts=4)           a channel block other than the model's default; +none for no channel block
 """
 
@@ -19,7 +20,7 @@ from typing import Any
 from runnel import catalog
 
 MAX_LAYERS = 1024
-_TOKEN = re.compile(r"\s*([A-Za-z_]\w*|\d+|[()*,+&])")
+_TOKEN = re.compile(r"\s*([A-Za-z_]\w*|\d+|[()*,+&>])")
 
 
 @dataclass(frozen=True)
@@ -43,11 +44,15 @@ class Part:
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer: a mixer, then a channel block or none. beside: mixers that read the same input."""
+    """One layer: a mixer, then a channel block or none.
+
+    beside: mixers that read the same input. ahead: the mixer that these read first (`a > b`: a is ahead of b).
+    """
 
     mixer: Part
     block: Part | None
     beside: tuple[Part, ...] = ()
+    ahead: Part | None = None
 
 
 def parse(pattern: str, channel: str | None, n_layers: int | None = None) -> list[Layer]:
@@ -77,7 +82,7 @@ def parse_part(text: str, folder: str) -> Part:
 
 class _Reader:
     """Recursive descent over:  sequence = item {"," item};  item = ("(" sequence ")" | layer) ["*" number];
-    layer = part {"&" part} ["+" part];  part = name ["(" name "=" value {"," ...} ")"].
+    layer = [part ">"] part {"&" part} ["+" part];  part = name ["(" name "=" value {"," ...} ")"].
     """
 
     def __init__(self, text: str) -> None:
@@ -104,13 +109,15 @@ class _Reader:
         return layers * int(count)
 
     def layer(self, default: Part | None) -> Layer:
-        mixer, beside = self.part("mixers"), list[Part]()
+        ahead, mixer, beside = None, self.part("mixers"), list[Part]()
+        if self.take(">"):
+            ahead, mixer = mixer, self.part("mixers")
         while self.take("&"):
             beside.append(self.part("mixers"))
         block = default
         if self.take("+"):
             block = None if self.take("none") else self.part("blocks")
-        return Layer(mixer, block, tuple(beside))
+        return Layer(mixer, block, tuple(beside), ahead)
 
     def part(self, folder: str) -> Part:
         name = self.next()
@@ -148,7 +155,7 @@ class _Reader:
 
     def expect_end(self) -> None:
         if self.text[self.at :].strip():
-            raise self.error("',', '*', '+', '&' or the end", self.text[self.at :].strip()[0])
+            raise self.error("',', '*', '+', '&', '>' or the end", self.text[self.at :].strip()[0])
 
     def error(self, expected: str, found: str | None = None) -> ValueError:
         found = self.next() if found is None else found

@@ -1,4 +1,4 @@
-"""Subjects of the conformance suite: every mixer that the folder holds, its variants, and four hybrids.
+"""Subjects of the conformance suite: every mixer that the folder holds, its variants, and five hybrids.
 
 Nothing here names a mixer: a new page is held to all of it by being there.
 """
@@ -8,6 +8,7 @@ import torch
 
 import runnel
 from runnel import catalog
+from runnel.links import Linked
 from runnel.mixer import Mixer
 
 # The balance loss is about a whole batch: its gradient (nothing else) differs between a packed row and its documents.
@@ -16,18 +17,20 @@ HYBRIDS = (
     "(rwkv7, slstm+moe(balance=0.0), mingru+none, attention(window=3))",
     "(gated_deltanet(beta_max=2.0), mamba, gla+moe(experts=4, balance=0.0), linear_attention)",
     "(mamba2 & attention(window=3), gla & deltanet & short_conv+none)",
+    "(zamba2 > mamba2+none, rwkv7 & short_conv, yoco+none, rwkv7+none, yoco > gla)",
 )
 VOCAB = 11
 
 
 def pages() -> list[str]:
-    """Every mixer in its default form and in the variants that its page declares, as patterns."""
+    """Every mixer in its default form and in the variants that its page declares, as patterns; the mixer comes last."""
     found = []
     for name in catalog.names("mixers"):
         mixer = catalog.class_in(catalog.page("mixers", name), Mixer)
         for options in ({}, *mixer.variants):
             text = ", ".join(f"{key}={value!r}" for key, value in options.items())
-            found.append(f"{name}({text})" if text else name)
+            places = mixer.places if issubclass(mixer, Linked) else ("{}",)
+            found += [place.replace("{}", f"{name}({text})" if text else name) for place in places]
     return found
 
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 import runnel
-from runnel.state import leaves
+from runnel.links import call, literal, taken
+from runnel.state import leaves, map_memory
 
 from .conftest import VOCAB, close, gradients, make, pages, same_state, tokens
 
@@ -12,20 +13,36 @@ from .conftest import VOCAB, close, gradients, make, pages, same_state, tokens
 @pytest.mark.parametrize("pattern", pages())
 def test_mixer_equals_its_paper_loop(pattern):
     """The page's forward against the literal loop that stands under it."""
-    mixer = make(pattern).layers[0].mixer
+    model = make(pattern)
+    mixer, links = model.mixers[-1], taken_by_the_last(model, tokens(2, 9))
     x = torch.randn(2, 9, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(3), requires_grad=True)
-    y, _ = mixer(x, mixer.init_state(2), runnel.Lineage.sequence(2, 9))
-    expected = mixer.reference(x)
+    y, _, _ = call(mixer, x, mixer.init_state(2), runnel.Lineage.sequence(2, 9), links)
+    expected = literal(mixer, x, links)
     assert expected.abs().max() > 1e-3, "a reference of nearly nothing proves nothing"
     close(y, expected)
     weights = torch.randn(y.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
-    inputs = [x, *mixer.parameters()]  # those of a prefix form have no part in this: their gradients are zero
+    given = [leaf for leaf in leaves(tuple(links.values())) if leaf.is_floating_point()]
+    inputs = [x, *given, *mixer.parameters()]  # those of a prefix form have no part in this: their gradients are zero
     for got, want in zip(
         torch.autograd.grad((y * weights).sum(), inputs, materialize_grads=True),
         torch.autograd.grad((expected * weights).sum(), inputs, materialize_grads=True),
         strict=True,
     ):
         close(got, want)
+
+
+def taken_by_the_last(model, x):
+    """The links that the last layer takes, cut from what made them."""
+    seen = []
+    last = model.layers[-1]
+    hook = last.register_forward_pre_hook(lambda _, arguments: seen.append((*arguments, {})[3]))
+    with torch.no_grad():
+        model.features(x)
+    hook.remove()
+    wanted = {name: seen[0][name] for name in taken(last.mixer)}
+    return {
+        name: map_memory(lambda v: v.detach().requires_grad_(v.is_floating_point()), v) for name, v in wanted.items()
+    }
 
 
 def run_pieces(model, x, cuts):

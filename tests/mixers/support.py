@@ -3,17 +3,21 @@
 import torch
 
 from runnel import Lineage, catalog
+from runnel.links import EMBEDDING, Linked, Wiring, call
 from runnel.mixer import Cell, Mixer
 
 
 def mixer(name: str, d_model: int = 8, **options) -> Mixer:
     torch.manual_seed(0)
     page = catalog.page("mixers", name)
-    return catalog.class_in(page, Mixer)(d_model, page.Config(**options)).double()
+    kind = catalog.class_in(page, Mixer)
+    first = [Wiring(d_model)] if issubclass(kind, Linked) else []
+    return kind(d_model, page.Config(**options), *first).double()
 
 
-def run(made: Mixer, x: torch.Tensor) -> torch.Tensor:
-    return made(x, made.init_state(x.shape[0]), Lineage.sequence(*x.shape[:2]))[0]
+def run(made: Mixer, x: torch.Tensor, **links) -> torch.Tensor:
+    """The outputs over fresh rows. links: those that the mixer takes; the embedding is x where nothing else is said."""
+    return call(made, x, made.init_state(x.shape[0]), Lineage.sequence(*x.shape[:2]), {EMBEDDING: x, **links})[0]
 
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:

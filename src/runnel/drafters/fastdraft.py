@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from runnel import patterns
 from runnel.heads import categorical
 from runnel.mixer import RMSNorm
-from runnel.model import Layer, ModelConfig
+from runnel.model import ModelConfig, layers_of
 from runnel.trained import ChainedConfig
 from runnel.trained.stack import Stack
 from runnel.trained.staged import Staged
@@ -64,7 +64,7 @@ class FastDraft(Staged):
         vocab_size, width = self.target.head(self.target.norm.weight).shape[-1], d_model // self.config.narrower
         specs = derived(self.target.config, self.config.layers)
         self.embedding = nn.Embedding(vocab_size, width)
-        self.stages = nn.ModuleList([Stack([Layer(spec, width) for spec in specs], nn.Identity())])
+        self.stages = nn.ModuleList([Stack(layers_of(specs, width), nn.Identity())])
         self.norm, self.head = RMSNorm(width), categorical.Categorical(width, vocab_size, categorical.Config())
 
     def enough(self, logits: Float[Tensor, "N V"]) -> Bool[Tensor, "N"]:

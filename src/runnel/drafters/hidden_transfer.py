@@ -32,7 +32,7 @@ from runnel.lineage import Lineage
 from runnel.state import Place, State
 from runnel.trained import TrainedConfig, TrainedDrafter, frozen
 from runnel.trained.heads import Guess, countable, spread
-from runnel.trained.stack import Stack, part_of
+from runnel.trained.stack import part_of, sliced
 from runnel.trees import Asked, Sketch, grow_all
 from runnel.types import Batch
 
@@ -79,10 +79,14 @@ class HiddenTransfer(TrainedDrafter):
         for transfer in self.transfers:
             nn.init.zeros_(transfer.weight)  # type: ignore[arg-type]
         layers, depth = list(self.target.layers), self.config.layer
-        self.frozen = (Stack(layers[:depth], nn.Identity()), Stack(layers[depth:], self.target.norm))  # not registered
+        lower, upper = sliced(layers, [depth], self.target.norm, d_model)
+        self.frozen, self.width = (lower, upper), d_model  # not registered
 
-    def pseudo(self, hidden: Float[Tensor, "*B D"]) -> Float[Tensor, "*B k D"]:
-        return torch.stack([hidden + transfer(hidden) for transfer in self.transfers], dim=-2)  # eq. (1)
+    def pseudo(self, hidden: Float[Tensor, "*B E"]) -> Float[Tensor, "*B k E"]:
+        """What hidden vectors carry behind the residual stream (`trained.stack.sliced`) stays as it is."""
+        hidden, carried = hidden.tensor_split([self.width], dim=-1)
+        made = [hidden + transfer(hidden) for transfer in self.transfers]  # eq. (1)
+        return torch.stack([torch.cat([each, carried], dim=-1) for each in made], dim=-2)
 
     def begin(self, prompt: Sequence[int], draw: Draw) -> Memory:
         return Memory(draw)
@@ -145,6 +149,7 @@ def reference(drafter: HiddenTransfer, text: Sequence[int]) -> Float[Tensor, "k 
     """Eq. (1) and (2) after a text, all of which goes through all layers anew."""
     lower, upper = drafter.frozen
     hidden, _ = lower(drafter.embed(torch.tensor([text])))
-    pseudo = [hidden[0, -1] + transfer.weight @ hidden[0, -1] for transfer in drafter.transfers]
+    last, carried = hidden[0, -1].tensor_split([drafter.width])
+    pseudo = [torch.cat([last + transfer.weight @ last, carried]) for transfer in drafter.transfers]
     y, _ = upper(torch.cat([hidden[0], torch.stack(pseudo)])[None])
     return drafter.target.head(y[0, len(text) :])

@@ -29,7 +29,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from runnel.trained import ChainedConfig
-from runnel.trained.stack import Stack
+from runnel.trained.stack import Leading, Stack, sliced
 from runnel.trained.staged import Staged
 
 PAPERS = {
@@ -59,9 +59,11 @@ class Nested(Staged):
 
     def make(self, d_model: int) -> None:
         self.embedding, self.norm, self.head = copy.deepcopy((self.target.embed, self.target.norm, self.target.head))
-        layers = copy.deepcopy(list(self.target.layers))
-        ends = zip([0, *self.config.exits], self.config.exits, strict=False)
-        self.stages = nn.ModuleList(Stack(layers[first:last], nn.Identity()) for first, last in ends)
+        *cuts, deepest = self.config.exits
+        layers = copy.deepcopy(list(self.target.layers[:deepest]))
+        self.stages = nn.ModuleList(sliced(layers, cuts, nn.Identity(), d_model))
+        if any(stage.after for stage in self.parts):
+            self.norm = Leading(self.norm, d_model)
 
     def enough(self, logits: Float[Tensor, "N V"]) -> Bool[Tensor, "N"]:
         return logits.softmax(-1).amax(-1) >= self.config.threshold  # eq. (2)

@@ -25,8 +25,9 @@ from torch import Tensor, nn
 
 from runnel import patterns
 from runnel.lineage import Lineage
+from runnel.links import EMBEDDING
 from runnel.mixer import RMSNorm, linear
-from runnel.model import Layer
+from runnel.model import Layer, layers_of, through
 from runnel.state import Memory
 from runnel.windows import Window, WindowModel, WindowShape
 from runnel.windows.model import check_norm
@@ -82,7 +83,7 @@ class Backbone(WindowModel):
         else:
             tokens = max(1, -(-(shape.history - config.patch) // config.stride) + 1)
             self.embed = linear(config.patch, width, bias=True)
-        self.layers = nn.ModuleList(Layer(spec, width) for spec in patterns.parse(config.pattern, config.channel))
+        self.layers = nn.ModuleList(layers_of(patterns.parse(config.pattern, config.channel), width))
         self.norm_out = RMSNorm(width)
         self.dropout = nn.Dropout(config.dropout)
         self.out = linear(tokens * width, per_value, bias=True)
@@ -115,11 +116,8 @@ class Backbone(WindowModel):
         self, x: Float[Tensor, "B T D"], memory: Memory, lineage: Lineage
     ) -> tuple[Float[Tensor, "B T D"], Memory]:
         """The layers after what the memory holds, and the memory after that: what a stream of values goes on with."""
-        after = []
-        for layer, before in zip(self._layers(), memory, strict=True):
-            x, kept = layer(x, before, lineage)
-            after.append(kept)
-        return self.norm_out(x), tuple(after)
+        x, after, _ = through(self.layers, x, memory, lineage, {EMBEDDING: x})
+        return self.norm_out(x), after
 
     def read_out(self, hidden: Float[Tensor, "B D"]) -> Float[Tensor, "B H C K"]:
         """The forecast after the newest row of values, eq. (1)."""

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from runnel import patterns
 from runnel.forecasters import moving_average
 from runnel.mixer import linear
-from runnel.model import Layer
+from runnel.model import Layer, layers_of
 from runnel.windows import Window, WindowModel, WindowShape
 from runnel.windows.layers import Trunk, check_positive
 from runnel.windows.model import check_norm
@@ -60,7 +60,7 @@ class XLSTMTime(WindowModel):
         for part in (self.trend, self.rest):
             nn.init.constant_(part.weight, 1 / shape.history)
         self.embed = linear(horizon, width, bias=True)
-        self.cells = Trunk((Layer(spec, width) for spec in patterns.parse(config.cells, None)), nn.LayerNorm(width))
+        self.cells = Trunk(layers_of(patterns.parse(config.cells, None), width), nn.LayerNorm(width))
         self.out = linear(width, horizon * shape.outputs, bias=True)
 
     def forward(self, window: Window) -> Float[Tensor, "B H C K"]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from runnel import patterns
 from runnel.head import Head
-from runnel.model import Layer, Model, ModelConfig
+from runnel.model import Model, ModelConfig, layers_of
 from runnel.native.packed import PackedMatrix, nbytes
 from runnel.packing.builder import Spec
 from runnel.packing.packed_model import PackedModel, TorchLayer
@@ -72,7 +72,7 @@ def load_packed(folder: str | Path) -> PackedModel:
         )
     zero = [map_memory(lambda leaf: torch.zeros_like(leaf, device="cpu"), m.init_state(1)) for m in shell.mixers]
     tensors = [_mapped(data, *entry) for entry in content["tensors"]]
-    parts = [_part(entry, config, tensors, zero) for entry in content["parts"]]
+    parts = [_part(entry, shell, tensors, zero) for entry in content["parts"]]
     head = _head(content["head"], shell, tensors)
     embedding, positions = [None if content.get(n) is None else tensors[content[n]] for n in ("embedding", "positions")]
     return PackedModel(
@@ -125,13 +125,14 @@ def _mapped(data: Tensor, dtype: str, shape: Sequence[int], offset: int) -> Tens
     return data[offset : offset + count * kind.itemsize].view(kind).view(shape)
 
 
-def _part(
-    entry: dict[str, Any], config: ModelConfig, tensors: list[Tensor], zero: list[Memory]
-) -> Segment | TorchLayer:
+def _part(entry: dict[str, Any], shell: Model, tensors: list[Tensor], zero: list[Memory]) -> Segment | TorchLayer:
     if "spec" in entry:
         return _segment(entry, tensors, zero)
-    index = entry["layers"][0]
-    layer = Layer(patterns.parse(config.pattern, config.channel, config.n_layers)[index], config.d_model, config.frame)
+    index, config = entry["layers"][0], shell.config
+    layer = shell.layers[index]
+    if any(buffer.is_meta for buffer in layer.buffers()):  # some that no file holds
+        specs = patterns.parse(config.pattern, config.channel, config.n_layers)
+        layer = layers_of(specs[: index + 1], config.d_model, config.frame)[index]
     return TorchLayer(index, _filled(layer, entry, tensors))
 
 

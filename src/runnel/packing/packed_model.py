@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from runnel.frame import Positions
 from runnel.head import Head
 from runnel.lineage import Lineage
-from runnel.model import ModelConfig, Reading, check_inputs
+from runnel.links import EMBEDDING, Links
+from runnel.model import LinkedLayer, ModelConfig, Reading, check_inputs
 from runnel.packing.memory import Held, Memories
 from runnel.packing.segment import Nodes, Segment, nodes_of_chain
 from runnel.state import Memory, Pending, PendingState, State, map_memory
@@ -150,25 +151,25 @@ class PackedModel:
 
     def _run(self, elements: Tensor, memories: Memory, nodes: Nodes) -> tuple[Tensor, Memory]:
         x, made, held = self._embed(elements, nodes), [], {}
+        links = self._links(x, nodes)
         for part, own in self._own(memories):
             if isinstance(part, Segment):
                 x, layers, held[part.layers.start] = part.run(x, own, nodes)
                 made += layers
             else:
-                y, memory = part.layer(self._padded(x, nodes), own, nodes.lineage)
-                x = y[nodes.rows, nodes.columns]
+                x, memory, links = self._by_torch(part, x, own, nodes, links)
                 made.append(memory)
         return x, _memories(made, held)
 
     def _run_tree(self, elements: Tensor, state: State, nodes: Nodes) -> tuple[Tensor, Pending]:
         x, left = self._embed(elements, nodes), []
+        links = self._links(x, nodes)
         for part, own in self._own(state.layers):
             if isinstance(part, Segment):
                 x, verified = part.verify(x, own, nodes)
                 left.append(verified)
             else:
-                y, pending = part.layer(self._padded(x, nodes), own, nodes.lineage)
-                x = y[nodes.rows, nodes.columns]
+                x, pending, links = self._by_torch(part, x, own, nodes, links)
                 left.append(pending)
 
         def advance(memories: Memory, lineage: Lineage, where: Tensor, columns: Tensor) -> Memory:
@@ -189,6 +190,24 @@ class PackedModel:
             node_of = torch.zeros(nodes.batch_size, nodes.length, dtype=torch.long)
             node_of[nodes.rows, nodes.columns] = torch.arange(nodes.count)
         return x, Pending(advance, state.layers, (node_of, columns))
+
+    def _links(self, x: Tensor, nodes: Nodes) -> Links:
+        """What layers in PyTorch may take of the model itself."""
+        native = all(isinstance(part, Segment) for part in self.parts)
+        return {} if native else {EMBEDDING: self._padded(x, nodes)}
+
+    def _by_torch(
+        self, part: TorchLayer, x: Tensor, memory: Memory, nodes: Nodes, links: Links
+    ) -> tuple[Tensor, Memory, Links]:
+        """The vectors (N, D) after a layer, its memory, and the links with what it gave."""
+        read = self._padded(x, nodes)
+        links = {EMBEDDING: read} if part.layers.start == 0 else links  # a native part may have made it
+        if isinstance(part.layer, LinkedLayer):
+            y, memory, gifts = part.layer(read, memory, nodes.lineage, links)
+            links = {**links, **gifts}
+        else:
+            y, memory = part.layer(read, memory, nodes.lineage)
+        return y[nodes.rows, nodes.columns], memory, links
 
     def _own(self, memories: Memory) -> list[tuple[Segment | TorchLayer, Any]]:
         """Every part with what it reads of the memories of the layers."""

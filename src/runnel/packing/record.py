@@ -7,7 +7,7 @@ transposes, heads and splits cost nothing when the record is replayed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -61,7 +61,7 @@ class Step:
 class Record:
     """sizes: numbers of each buffer. after: for each leaf of the state None where a primitive makes it, else its place.
 
-    leaves: an example of each leaf, one row.
+    leaves: an example of each leaf, one row. links: the buffers of those that it takes; gifts: those that it gives.
     """
 
     steps: list[Step] = field(default_factory=list)
@@ -71,6 +71,8 @@ class Record:
     output: Place | None = None
     leaves: list[Tensor | KeyValues] = field(default_factory=list)
     after: list[Place | None] = field(default_factory=list)
+    links: dict[str, int] = field(default_factory=dict)
+    gifts: dict[str, Place] = field(default_factory=dict)
 
 
 def leaves_of(memory: Memory) -> list[Any]:
@@ -91,23 +93,30 @@ def with_leaves(memory: Memory, made: Sequence[Any]) -> Memory:
 
 
 @torch.no_grad()
-def record(module: Callable[..., Any], x: Tensor, memory: Memory | None = None) -> Record:
-    """What a module does to one token x (1, 1, D).
+def record(
+    module: Callable[..., Any], x: Tensor, memory: Memory | None = None, links: Mapping[str, Tensor] | None = None
+) -> Record:
+    """What a module does to one token x (1, 1, D), and links (1, 1, width) of it.
 
-    module(x, memory, lineage) -> (y, memory), or module(x) -> y where no memory is given.
+    module(x, memory, lineage) -> (y, memory), module(x) -> y where no memory is given, and
+    module(x, memory, lineage, links) -> (y, memory, gifts) where links are.
     """
     lineage = Lineage.sequence(1, 1)
-    recorder = _Recorder(x, lineage.positions, leaves_of(memory) if memory is not None else [])
+    recorder = _Recorder(x, lineage.positions, leaves_of(memory) if memory is not None else [], links or {})
+    after: Memory = ()
+    gifts: Mapping[str, Tensor] = {}
     with watched(recorder.primitive), recorder:
         if memory is None:
-            y, after = module(x), None
-        else:
+            y = module(x)
+        elif links is None:
             y, after = module(x, memory, lineage)
-    return recorder.finish(y, leaves_of(after) if memory is not None else [])
+        else:
+            y, after, gifts = module(x, memory, lineage, links)
+    return recorder.finish(y, leaves_of(after), gifts)
 
 
 class _Recorder(TorchDispatchMode):
-    def __init__(self, x: Tensor, positions: Tensor, leaves: list[Any]) -> None:
+    def __init__(self, x: Tensor, positions: Tensor, leaves: list[Any], links: Mapping[str, Tensor]) -> None:
         super().__init__()
         self.record = Record(leaves=leaves)
         self.homes: dict[int, tuple[str, int]] = {}  # by storage
@@ -116,6 +125,9 @@ class _Recorder(TorchDispatchMode):
         self.alive: list[Any] = [x, positions, leaves]  # so that no address is used twice
         self._home(x)
         self._home(positions)
+        for name, link in links.items():
+            self.record.links[name] = len(self.record.sizes)
+            self._home(link)
         for index, leaf in enumerate(leaves):
             self.slots[id(leaf)] = Slot(index, isinstance(leaf, KeyValues))
             if isinstance(leaf, Tensor) and leaf.numel():
@@ -210,7 +222,7 @@ class _Recorder(TorchDispatchMode):
         leaf = self.record.leaves[operand.index]
         return Slot(operand.index, False) if isinstance(leaf, Tensor) and count == leaf.numel() else operand
 
-    def finish(self, y: Tensor, after: list[Any]) -> Record:
+    def finish(self, y: Tensor, after: list[Any], gifts: Mapping[str, Tensor]) -> Record:
         self.record.output = self._place(y)
         if self.record.output is None:
             raise Unsupported("an output that does not depend on the input")
@@ -224,6 +236,11 @@ class _Recorder(TorchDispatchMode):
             if place is None:
                 raise Unsupported("a state that no operation makes")
             self.record.after.append(place)
+        for name, gift in gifts.items():
+            place = self._place(gift)
+            if place is None:
+                raise Unsupported(f"a link {name!r} that does not depend on the input")
+            self.record.gifts[name] = place
         return self.record
 
 

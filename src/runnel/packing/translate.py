@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -45,28 +46,37 @@ COMPARISONS = {"eq": ("equal", False), "lt": ("less", False), "gt": ("less", Tru
 
 
 def translate(record: Record, builder: Builder, x: View) -> View:
-    """Append a record to a program, its input being `x`. Returns the place of its output.
+    """Append a record without links to a program; see `translate_linked`. Returns the place of its output."""
+    return translate_linked(record, builder, x, {})[0]
 
-    The builder is left as it was when something is not supported.
+
+def translate_linked(
+    record: Record, builder: Builder, x: View, links: Mapping[str, View]
+) -> tuple[View, dict[str, View]]:
+    """Append a record to a program, its input being `x`. Returns the place of its output and of the links it gives.
+
+    links: contiguous, those that it takes among them. The builder is left as it was when something is not supported.
     """
     mark = builder.mark
     try:
-        return _Translation(record, builder, x).run()
+        return _Translation(record, builder, x, links).run()
     except Unsupported:
         builder.cut(mark)
         raise
 
 
 class _Translation:
-    def __init__(self, record: Record, builder: Builder, x: View) -> None:
+    def __init__(self, record: Record, builder: Builder, x: View, links: Mapping[str, View]) -> None:
         self.record, self.builder = record, builder
         self.views: dict[int, View] = {}  # of the record's buffers, whole
         self.written: set[int] = set()
         self.states: list[int] = []  # of the record's leaves: the program's leaf, or the number of an attention memory
         self._take(record.input, x)
         self._take(record.position, View("buffer", builder.position, 0, (1,), (1,)))
+        for name, index in record.links.items():
+            self._take(index, links[name])
 
-    def run(self) -> View:
+    def run(self) -> tuple[View, dict[str, View]]:
         for leaf, after in zip(self.record.leaves, self.record.after, strict=True):
             if isinstance(leaf, Tensor):
                 self.states.append(len(self.builder.leaves))
@@ -81,8 +91,9 @@ class _Translation:
         output = self.record.output
         assert output is not None
         out = self.view(output)
+        gifts = {name: self.builder.contiguous(self.view(place)) for name, place in self.record.gifts.items()}
         self._make_loop(start)
-        return out
+        return out, gifts
 
     # ---- places -----------------------------------------------------------------------------------------------------
 

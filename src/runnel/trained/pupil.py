@@ -114,7 +114,8 @@ def written(specs: Sequence[patterns.Layer]) -> str:
 
 
 def _layer(spec: patterns.Layer) -> str:
-    mixers = " & ".join(_part(part) for part in (spec.mixer, *spec.beside))
+    ahead = "" if spec.ahead is None else f"{_part(spec.ahead)} > "
+    mixers = ahead + " & ".join(_part(part) for part in (spec.mixer, *spec.beside))
     return f"{mixers}+{'none' if spec.block is None else _part(spec.block)}"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 
 import torch
@@ -11,22 +11,33 @@ from torch import Tensor, nn
 
 from runnel import patterns
 from runnel.lineage import Lineage
+from runnel.links import EMBEDDING, Links, given, taken
 from runnel.mixer import Mixer, RMSNorm
-from runnel.model import Layer
+from runnel.model import layers_of, through
 from runnel.state import Place, State, gathered
 
 
 class Stack(nn.Module):
-    """layers: of a model. norm: what their output goes through."""
+    """layers: of a model. norm: what their output goes through.
 
-    def __init__(self, layers: Iterable[nn.Module], norm: nn.Module) -> None:
+    before, after: widths of the links that the vectors read, or made, carry behind the residual stream (`sliced`).
+    """
+
+    def __init__(
+        self,
+        layers: Iterable[nn.Module],
+        norm: nn.Module,
+        before: Mapping[str, int] | None = None,
+        after: Mapping[str, int] | None = None,
+    ) -> None:
         super().__init__()
         self.layers, self.norm = nn.ModuleList(layers), norm
+        self.before, self.after = dict(before or {}), dict(after or {})
 
     @classmethod
     def build(cls, pattern: str, d_model: int) -> Stack:
         """Fresh layers (see `runnel.patterns`), with a norm after them."""
-        return cls((Layer(spec, d_model) for spec in patterns.parse(pattern, "swiglu")), RMSNorm(d_model))
+        return cls(layers_of(patterns.parse(pattern, "swiglu"), d_model), RMSNorm(d_model))
 
     def init_state(self, batch_size: int) -> State:
         mixers: list[Mixer] = [layer.mixer for layer in self.layers]  # type: ignore[misc]
@@ -40,11 +51,10 @@ class Stack(nn.Module):
         batch_size, length = x.shape[:2]
         state = self.init_state(batch_size) if state is None else state
         lineage = Lineage.sequence(batch_size, length, x.device) if lineage is None else lineage
-        lineage, after = lineage.at(state.lengths), []
-        for layer, memory in zip(self.layers, state.layers, strict=True):
-            x, memory = layer(x, memory, lineage)
-            after.append(memory)
-        return self.norm(x), State(tuple(after), lineage.end, state.identify)
+        lineage, (x, links) = lineage.at(state.lengths), self._opened(x)
+        x, layers, links = through(self.layers, x, state.layers, lineage, links)
+        y = torch.cat([self.norm(x), *[links[name] for name in self.after]], dim=-1) if self.after else self.norm(x)
+        return y, State(layers, lineage.end, state.identify)
 
     def read(self, pieces: Sequence[Tensor], places: Sequence[Place]) -> tuple[list[Tensor], State]:
         """Read vectors (T, D), at least one, after each place: the outputs (T, D) of each, and the state after all."""
@@ -64,8 +74,58 @@ class Stack(nn.Module):
             states.append(self(x[:, begin:end], states[-1] if states else None, part)[1])
         return states
 
+    def _opened(self, x: Tensor) -> tuple[Tensor, Links]:
+        """The residual stream, and the links that came behind it."""
+        if not self.before:
+            return x, {EMBEDDING: x}
+        x, *values = x.split([x.shape[-1] - sum(self.before.values()), *self.before.values()], dim=-1)
+        return x, dict(zip(self.before, values, strict=True))
+
     def _identify(self) -> str:
         return "the state of a drafter's own layers"
+
+
+def sliced(layers: Sequence[nn.Module], cuts: Sequence[int], norm: nn.Module, d_model: int) -> list[Stack]:
+    """Layers cut at some depths, `norm` after the last. Vectors between stacks carry the links that cross the cut."""
+    crossing = [{}, *[crossing_links(layers, cut, d_model) for cut in cuts], {}]
+    ends = [0, *cuts, len(layers)]
+    norms = [*[nn.Identity() for _ in cuts], norm]
+    return [
+        Stack(layers[first:last], own, before, after)
+        for (first, last), own, (before, after) in zip(pairwise(ends), norms, pairwise(crossing), strict=True)
+    ]
+
+
+def crossing_links(layers: Sequence[nn.Module], cut: int, d_model: int) -> dict[str, int]:
+    """The links that layers from `cut` on take of those before it, with their widths.
+
+    ValueError where one is no vector of each token, so that nothing can carry it over.
+    """
+    mixers: list[Mixer] = [layer.mixer for layer in layers]  # type: ignore[misc]
+    known: dict[str, int | None] = {EMBEDDING: d_model}
+    for mixer in mixers[:cut]:
+        known |= given(mixer)
+    wanted, above = dict[str, int](), set[str]()
+    for layer, mixer in enumerate(mixers[cut:], start=cut):
+        for name in taken(mixer):
+            width = known.get(name)
+            if name not in above and width is None:
+                raise ValueError(f"layers cannot be cut apart at {cut}: layer {layer} takes {name!r} of one before")
+            if name not in above and width is not None:
+                wanted[name] = width
+        above |= given(mixer).keys()
+    return wanted
+
+
+class Leading(nn.Module):
+    """A norm of the residual stream alone, for vectors that carry links behind it."""
+
+    def __init__(self, norm: nn.Module, width: int) -> None:
+        super().__init__()
+        self.norm, self.width = norm, width
+
+    def forward(self, x: Float[Tensor, "*B E"]) -> Float[Tensor, "*B D"]:
+        return self.norm(x[..., : self.width])
 
 
 def part_of(places: Sequence[Place], layers: slice) -> list[Place]:

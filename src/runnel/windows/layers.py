@@ -18,8 +18,9 @@ from torch.nn.functional import gelu, scaled_dot_product_attention
 from runnel import patterns
 from runnel.blocks import mlp
 from runnel.lineage import Lineage
+from runnel.links import EMBEDDING
 from runnel.mixer import Mixer, RMSNorm, linear
-from runnel.model import Layer
+from runnel.model import Layer, layers_of, through
 from runnel.state import Memory
 from runnel.windows.model import WindowModel
 from runnel.windows.window import Window, WindowShape
@@ -149,7 +150,7 @@ class Trunk(nn.Module):
     @classmethod
     def of(cls, pattern: str, channel: str | None, d_model: int) -> Trunk:
         """Fresh layers of a pattern."""
-        return cls((Layer(spec, d_model) for spec in patterns.parse(pattern, channel)), RMSNorm(d_model))
+        return cls(layers_of(patterns.parse(pattern, channel), d_model), RMSNorm(d_model))
 
     def forward(
         self, x: Float[Tensor, "B T D"], before: Carried | None = None
@@ -157,11 +158,9 @@ class Trunk(nn.Module):
         if before is None:
             before = Carried(tuple(layer.mixer.init_state(x.shape[0]) for layer in self._all()), 0)
         start = torch.full((x.shape[0],), before.seen, device=x.device)
-        lineage, after = Lineage.sequence(x.shape[0], x.shape[1], x.device).at(start), []
-        for layer, memory in zip(self._all(), before.memories, strict=True):
-            x, memory = layer(x, memory, lineage)
-            after.append(memory)
-        return self.norm(x), Carried(tuple(after), before.seen + x.shape[1])
+        lineage = Lineage.sequence(x.shape[0], x.shape[1], x.device).at(start)
+        x, after, _ = through(self._all(), x, before.memories, lineage, {EMBEDDING: x})
+        return self.norm(x), Carried(after, before.seen + x.shape[1])
 
     def _all(self) -> list[Layer]:
         return list(self.layers)  # type: ignore[arg-type]
