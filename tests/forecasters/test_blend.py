@@ -3,25 +3,41 @@ import torch
 from forecasters.support import mean_error, parts, seasonal
 
 from runnel.forecasters import dlinear, last_value, ridge, seasonal_naive
-from runnel.forecasters.blend import Config, Member, reference
+from runnel.forecasters.blend import Config, Member
 from runnel.windows import FitConfig, WindowShape, build
-from runnel.windows.stacking import chosen_pull, simplex
+from runnel.windows.stacking import reference, trimmed
 
 
-@pytest.mark.parametrize(("a", "b", "c"), [(2.0, 0.5, 1.0), (1.0, 0.9, 3.0), (1.0, -0.4, 1.0)])
-def test_two_weights_equal_the_closed_form(a, b, c):
-    gram = torch.tensor([[a, b], [b, c]], dtype=torch.float64)
-    assert float(simplex(gram)[0]) == pytest.approx(reference(gram), abs=1e-6)
+def grams(folds=4, count=6, seed=0):
+    """Products of errors of members that are worse and worse, and go together more or less."""
+    generator = torch.Generator().manual_seed(seed)
+    made = []
+    for _ in range(folds):
+        errors = torch.randn(count, 50, generator=generator, dtype=torch.float64)
+        errors = (errors + torch.randn(50, generator=generator, dtype=torch.float64)) * torch.linspace(1, 2, count)[
+            :, None
+        ]
+        made.append(errors @ errors.T)
+    return made
 
 
-def test_many_weights_are_no_worse_than_any_on_a_grid():
-    errors = torch.randn(3, 50, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    gram = errors @ errors.T
-    best = simplex(gram)
-    assert float(best.sum()) == pytest.approx(1) and (best >= 0).all()
-    steps = torch.linspace(0, 1, 21, dtype=torch.float64)
-    grid = [torch.stack([x, y, 1 - x - y]) for x in steps for y in steps if x + y <= 1]
-    assert all(best @ gram @ best <= w @ gram @ w + 1e-9 for w in grid)
+@pytest.mark.parametrize("seed", range(5))
+def test_weights_equal_the_sums(seed):
+    made = grams(seed=seed)
+    expected = reference([gram.tolist() for gram in made])
+    assert trimmed(made).tolist() == pytest.approx(expected, abs=1e-12)
+
+
+def test_as_many_as_do_well_together_on_folds_that_had_no_part():
+    alike = torch.full((3, 3), 1.0, dtype=torch.float64) + torch.diag(
+        torch.tensor([0.0, 0.1, 0.2], dtype=torch.float64)
+    )
+    assert trimmed([alike, alike]).tolist() == [1, 0, 0], "nothing is won by the others"
+    apart = torch.diag(torch.tensor([1.0, 1.1, 40.0], dtype=torch.float64))
+    assert trimmed([apart, apart]).tolist() == [0.5, 0.5, 0], (
+        "errors that have nothing to do with each other cancel out"
+    )
+    assert trimmed([apart]).tolist() == pytest.approx([1 / 3] * 3), "a single fold leaves nothing to choose by"
 
 
 def members():
@@ -49,18 +65,15 @@ def test_is_no_worse_on_its_folds_than_its_best_member_and_saves_as_tensors():
     assert mean_error(again, valid) == mean_error(model, valid)
 
 
-def test_folds_are_apart_from_what_their_members_are_fitted_on():
-    train, _ = parts(seasonal(), WindowShape(48, 6, channels=2))
-    early, late = train.between(0, 2 / 3), train.between(2 / 3, 5 / 6)
-    assert int(early.first.min()) == 48 and int(early.first.max()) + 6 == int(late.first.min()) == 300 * 2 // 3
-    assert int(late.first.max()) + 6 == 300 * 5 // 6
-
-
-def test_the_pull_is_chosen_on_folds_that_had_no_part():
-    one = torch.tensor([[1.0, 0.0], [0.0, 2.0]], dtype=torch.float64)
-    two = torch.tensor([[2.0, 0.0], [0.0, 1.0]], dtype=torch.float64)
-    assert chosen_pull([one, two], (0.0, 1e6)) == 1e6, "what one fold teaches misleads on the other"
-    assert chosen_pull([one, one], (0.0, 1e6)) == 0.0 and chosen_pull([one], (0.0, 1.0)) == 1.0
+def test_folds_begin_as_long_after_what_members_were_fitted_on_as_validation_is():
+    shape = WindowShape(48, 6, channels=2)
+    train, valid = parts(seasonal(), shape)  # 300 and 100 rows
+    *folds, last = build(Config(members()), shape).folds(train, valid)
+    assert last == (train, valid, valid) and len(folds) == 3
+    for (learn, stop, judge), cut in zip(folds, (150, 200, 250), strict=True):
+        assert int(learn.first.min()) == 48 and int(learn.first.max()) + 6 == int(stop.first.min()) == cut
+        assert int(stop.first.max()) + 6 == int(judge.first.min()) == cut + 100
+        assert int(judge.first.max()) + 6 == 400
 
 
 def test_refusals():

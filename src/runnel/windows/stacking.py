@@ -1,15 +1,22 @@
-"""Stacking: convex weights of forecasts from the products of their errors on several folds.
+"""Stacking: which of several forecasts to average, from the products of their errors on several folds.
 
 A fold is an (M, M) matrix E of mean products of errors of M forecasts: weights w of sum one have the error w^T E w.
+
+    order = members by the mean over folds of log E_mm                                 (1)
+    w_k = 1/k on the first k of the order                                              (2)
+    k = argmin of the mean over folds f of log w_k^T E_f w_k, the order made without f  (3)
+
+Logarithms let folds of large errors count as much as those of small ones.
 """
 
 from __future__ import annotations
 
+from math import log
+
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-STEPS, SETTLED = 5000, 1e-9
 CHUNK = 100_000
 
 
@@ -23,45 +30,43 @@ def products(forecasts: Float[Tensor, "M N"], target: Float[Tensor, "N"]) -> Flo
     return total / known.sum()
 
 
-def chosen_pull(grams: list[Tensor], pulls: tuple[float, ...]) -> float:
-    """The pull whose weights do best on folds that they were not learned from; the strongest with a single fold."""
+def trimmed(grams: list[Float[Tensor, "M M"]]) -> Float[Tensor, "M"]:
+    """The weights (2) with k of (3); of a single fold all members, as nothing is left to choose k by."""
+    count = len(grams[0])
     if len(grams) == 1:
-        return max(pulls)
-    errors = []
-    for pull in pulls:
-        weights = [convex_weights(grams[:out] + grams[out + 1 :], pull) for out in range(len(grams))]
-        errors.append(sum(float(w @ g @ w / g.mean()) for w, g in zip(weights, grams, strict=True)))
-    return pulls[errors.index(min(errors))]
+        return torch.full((count,), 1 / count, dtype=grams[0].dtype)
+    losses = torch.zeros(count, dtype=grams[0].dtype)
+    for out, gram in enumerate(grams):
+        order = _order(grams[:out] + grams[out + 1 :])
+        losses += gram[order][:, order].cumsum(0).cumsum(1).diagonal().log() - 2 * _sizes(count).log()
+    weights = torch.zeros(count, dtype=grams[0].dtype)
+    kept = _order(grams)[: int(losses.argmin()) + 1]
+    weights[kept] = 1 / len(kept)
+    return weights
 
 
-def convex_weights(grams: list[Tensor], pull: float) -> Float[Tensor, "M"]:
-    """The weights of all folds together; the error of the even mean is the mean of all products of errors.
-
-    pull: times |w - 1/M|^2, which is |w|^2 and a constant, as the weights sum to one.
-    """
-    gram = torch.stack([gram / gram.mean() for gram in grams]).mean(0)
-    return simplex(gram + pull * torch.eye(len(gram), dtype=gram.dtype))
+def _order(grams: list[Tensor]) -> Int[Tensor, "M"]:
+    """Equation (1)."""
+    return torch.stack([gram.diagonal().log() for gram in grams]).mean(0).argsort(stable=True)
 
 
-def simplex(gram: Float[Tensor, "M M"]) -> Float[Tensor, "M"]:
-    """argmin of w^T G w over w >= 0, sum w = 1, by FISTA; weights under a thousandth are left out."""
-    weights = torch.full((len(gram),), 1 / len(gram), dtype=gram.dtype)
-    ahead, momentum, step = weights, 1.0, 1 / float(torch.linalg.eigvalsh(gram)[-1])
-    for _ in range(STEPS):
-        new = _projected(ahead - step * gram @ ahead)
-        if float((new - ahead).abs().max()) < SETTLED:  # a step of the gradient moves nothing: the optimum
-            weights = new
-            break
-        following = (1 + (1 + 4 * momentum**2) ** 0.5) / 2
-        ahead = new + (momentum - 1) / following * (new - weights)
-        weights, momentum = new, following
-    weights = torch.where(weights < 1e-3, 0.0, weights)
-    return weights / weights.sum()
+def _sizes(count: int) -> Float[Tensor, "M"]:
+    return torch.arange(1, count + 1, dtype=torch.float64)
 
 
-def _projected(v: Float[Tensor, "M"]) -> Float[Tensor, "M"]:
-    """The nearest point with entries >= 0 that sum to one."""
-    falling, _ = v.sort(descending=True)
-    excess = falling.cumsum(0) - 1
-    count = int((falling * torch.arange(1, len(v) + 1) > excess).sum())
-    return (v - excess[count - 1] / count).clamp(min=0)
+def reference(grams: list[list[list[float]]]) -> list[float]:
+    """The weights by (1) to (3), sum by sum."""
+
+    def order(folds: list[list[list[float]]]) -> list[int]:
+        return sorted(range(len(grams[0])), key=lambda m: sum(log(fold[m][m]) for fold in folds))
+
+    def loss(k: int) -> float:
+        total = 0.0
+        for out, fold in enumerate(grams):
+            first = order(grams[:out] + grams[out + 1 :])[:k]
+            total += log(sum(fold[a][b] for a in first for b in first) / k**2)
+        return total
+
+    best = min(range(1, len(grams[0]) + 1), key=loss)
+    kept = order(grams)[:best]
+    return [1 / best if member in kept else 0.0 for member in range(len(grams[0]))]
