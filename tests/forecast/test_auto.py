@@ -23,13 +23,13 @@ def small(tmp_path_factory):
 
 def test_candidates_fit_the_history_and_the_budget():
     shape = WindowShape(200, 12, channels=2, season=24)
-    members = auto.config(shape, 200, 4, 300.0).members
+    members = auto.config(shape, 200, 4, auto.Config()).members
     assert max(m.history for m in members) <= 200 and {"season x 7", "joint", "ridge, mean"} <= {
         m.name for m in members
     }
-    names = {m.name for m in auto.config(shape, 800, 4, 900.0).members}
+    names = {m.name for m in auto.config(shape, 800, 4, auto.Config(900.0)).members}
     assert {"attention", "mingru", "season x 28"} <= names
-    alone = auto.config(WindowShape(30, 5), 30, 4, 300.0).members
+    alone = auto.config(WindowShape(30, 5), 30, 4, auto.Config()).members
     assert alone[0].name == "last" and {m.history for m in alone[1:]} == {30}
     with pytest.raises(ValueError, match="budget of auto must be positive; got 0"):
         auto.Config(0)
@@ -43,7 +43,7 @@ def test_the_table_has_every_model_and_tells_what_auto_chose(small):
     assert best.mse < 1.05 * ridge.mse < naive.mse
     assert naive.windows == ridge.windows == best.windows == 320 - 6 + 1
     told = best.report.splitlines()
-    assert len(told) == 1 + len(auto.config(small.shape(96, 6), 960 // 4, 4, 300.0).members)
+    assert len(told) == 1 + len(auto.config(small.shape(96, 6), 960 // 4, 4, auto.Config()).members)
     weights = [float(line[26:34]) for line in told[1:]]
     assert sum(weights) == pytest.approx(1, abs=0.02) and weights == sorted(weights, reverse=True)
 
@@ -64,3 +64,18 @@ def test_auto_in_front_of_a_frame():
     for id, part in out.groupby("unique_id"):
         assert np.abs(part["auto"] - wave(id, part["ds"])).max() < 0.4 * (1 + int(id[1:]))
     assert "season x 1" in f.report and (out["auto-lo-90"] < out["auto-hi-90"]).all()
+
+
+def test_networks_are_candidates_where_the_budget_allows_it():
+    asked = auto.Config(budget=600.0, steps=2)
+    f = Forecaster(h=4, backbone=asked, lookback=24, seed=3).fit(frame(series=2, rows=160))
+    found = {line.name: line for line in auto.lines(f.fitted.model)}
+    assert {"attention", "mingru"} <= set(found) and len(found["mingru"].errors) == len(found["attention"].errors) == 4
+    trained = [member for member in f.fitted.model.config.members if member.name in ("attention", "mingru")]
+    assert all(m.fit.seconds == 0.6 * 600 / 8 and m.fit.steps == 2 and m.fit.seed == 3 for m in trained)
+    assert np.isfinite(f.predict()["auto"]).all()
+
+
+def test_networks_have_a_line_a_seed_and_closed_forms_one():
+    cases = [list(standard._cases(("auto",), (96,), range(3), budget)) for budget in (300.0, 900.0)]
+    assert [[case[3] for case in found] for found in cases] == [[0], [0, 1, 2]]

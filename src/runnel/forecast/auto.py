@@ -1,7 +1,7 @@
-"""auto: a blend of everything that is cheap enough, its weights chosen without the rows that it is judged on.
+"""auto: the mean of what does best of everything that is cheap enough, chosen without the rows that it is judged on.
 
 Candidates are the naive forecasts, ridges of several lookbacks and normalisations, and, where the budget allows it,
-trained models. `forecasters/blend` fits them before several stretches of the data and learns how to mix them.
+trained models. `forecasters/blend` fits them before several stretches of the data and says how many to average.
 """
 
 from __future__ import annotations
@@ -24,13 +24,21 @@ TRAINED_SHARE = 0.6
 
 @dataclass(frozen=True)
 class Config:
-    """budget: seconds that a fit may take."""
+    """budget: seconds that a fit may take. steps: of each training at most, where the budget allows for training."""
 
     budget: float = 300.0
+    steps: int = 1500
 
     def __post_init__(self) -> None:
         if not self.budget > 0:
             raise ValueError(f"the budget of auto must be positive; got {self.budget}")
+        if self.steps < 1:
+            raise ValueError(f"steps of auto must be at least 1; got {self.steps}")
+
+    @property
+    def trains(self) -> bool:
+        """Whether there is time to train candidates, whose weights are drawn."""
+        return self.budget >= TRAINED_FROM
 
 
 @dataclass(frozen=True)
@@ -43,10 +51,9 @@ class Line:
     errors: tuple[float, ...]
 
 
-def config(shape: WindowShape, longest: int, every: int, budget: float) -> blend.Config:
+def config(shape: WindowShape, longest: int, every: int, asked: Config, seed: int = 0) -> blend.Config:
     """The blend for windows of this shape. longest: rows that a history may have. every: see `blend.Config`."""
-    members = tuple(_members(shape, longest, budget))
-    return blend.Config(members, every=every)
+    return blend.Config(tuple(_members(shape, longest, asked, seed)), every=every)
 
 
 def history(blended: blend.Config) -> int:
@@ -72,7 +79,7 @@ def report(model: Blend) -> str:
     return "\n".join(rows)
 
 
-def _members(shape: WindowShape, longest: int, budget: float) -> Iterator[Member]:
+def _members(shape: WindowShape, longest: int, asked: Config, seed: int) -> Iterator[Member]:
     season = shape.season
     if season == 1 or season > longest:
         yield Member("last", last_value.Config(), 1)
@@ -91,15 +98,15 @@ def _members(shape: WindowShape, longest: int, budget: float) -> Iterator[Member
     for rows in SHORT:
         if rows <= longest:
             yield Member("local, level", local_ridge.Config("none", 0.0), rows)
-    if budget >= TRAINED_FROM:
-        yield from _trained(lookbacks, budget)
+    if asked.trains:
+        yield from _trained(lookbacks, asked, seed)
 
 
-def _trained(lookbacks: list[int], budget: float) -> Iterator[Member]:
+def _trained(lookbacks: list[int], asked: Config, seed: int) -> Iterator[Member]:
     """Small networks on patches; every one is fitted before each of four folds."""
-    rows = max(rows for rows in lookbacks if rows <= LOOKBACKS[1])
+    rows = max((rows for rows in lookbacks if rows <= LOOKBACKS[1]), default=lookbacks[0])
     patterns = ("attention", "mingru")
-    seconds = TRAINED_SHARE * budget / (4 * len(patterns))
+    seconds = TRAINED_SHARE * asked.budget / (4 * len(patterns))
     for pattern in patterns:
-        fit = FitConfig(lr=1e-3, steps=1500, seconds=seconds, valid_windows=512, patience=4)
+        fit = FitConfig(lr=1e-3, steps=asked.steps, seconds=seconds, valid_windows=512, patience=4, seed=seed)
         yield Member(pattern, backbone.Config(pattern=pattern, d_model=32, dropout=0.3), rows, fit)

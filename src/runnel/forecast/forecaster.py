@@ -356,7 +356,7 @@ class Forecaster:
     def _config_for(self, shape: WindowShape) -> Any:
         """The Config of the model: for "auto" a blend of what the windows have room for."""
         if isinstance(self.config, auto.Config):
-            return auto.config(shape, shape.history, AUTO_EVERY, self.config.budget)
+            return auto.config(shape, shape.history, AUTO_EVERY, self.config, self.seed)
         return self.config
 
     def _copy(self) -> Forecaster:

@@ -88,7 +88,7 @@ def fitted(
     """A model fitted on the train rows, with its choices made on the validation rows; what `auto` says of them."""
     if isinstance(config, auto.Config):
         longest = data.ends[0] // 4
-        config = auto.config(shape, longest, 4, config.budget)
+        config = auto.config(shape, longest, 4, config, seed)
         shape = data.shape(auto.history(config), shape.horizon)
     model = build(config, shape, seed=seed)
     model.fit(data.train(shape), data.valid(shape), fit or FitConfig(seed=seed), progress)
@@ -109,7 +109,7 @@ def _cases(
         if isinstance(config, NAIVE):
             yield name, config, NAIVE_LOOKBACK, 0
         elif isinstance(config, auto.Config):
-            yield name, config, max(lookbacks), 0
+            yield from ((name, config, max(lookbacks), seed) for seed in (seeds if config.trains else (0,)))
         else:
             page = catalog.page("forecasters", catalog.page_name(config))
             closed = catalog.class_in(page, WindowModel).points_only
