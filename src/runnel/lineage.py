@@ -35,7 +35,12 @@ FROM_ZERO = -2
 
 
 class Exchange(Protocol):
-    """How the slices of one call, each on a process of its own, tell each other what came before (`runnel.layouts`)."""
+    """How the slices of one call, each on a process of its own, tell each other what came before (`runnel.layouts`).
+
+    pieces: how many equal ones it makes of a slice.
+    """
+
+    pieces: int
 
     def states(self, after: Callable[..., Tensor], memory: Tensor, *summary: Tensor) -> tuple[Tensor, Tensor]:
         """The memory before this slice, and the one after the last slice.
@@ -43,18 +48,8 @@ class Exchange(Protocol):
         memory: before the first slice. after(memory, *summary): the memory after a slice, given that before it.
         """
 
-    def attend(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        memory: Any,
-        lineage: Lineage,
-        window: int | None,
-        sinks: int,
-        cap: float | None,
-    ) -> tuple[Tensor, Any]:
-        """`ops.attend` of this slice's queries over the keys of all slices."""
+    def attend(self, call: Any) -> tuple[Tensor, Any]:
+        """What a call of `ops.attend` returns: attention of this slice's queries to the keys of all slices."""
 
 
 @dataclass(frozen=True)
@@ -225,6 +220,21 @@ class Lineage:
         at = torch.arange(self.length, device=self.start.device)
         seen = (at[rows, None] >= at[columns]) & (self.segment[:, rows, None] == self.segment[:, None, columns])
         return seen if self.valid is None else (seen & self.valid[:, None, columns]) | (at[rows, None] == at[columns])
+
+    @cached_property
+    def documents(self) -> Int[Tensor, "N 3"] | None:
+        """Row, first column and end of every document of packed rows. None for other rows, and where padding parts a
+        document.
+        """
+        if self.reset is None or self.part is not None:
+            return None
+        valid, edge = self._valid(), torch.zeros_like(self.reset[:, :1])
+        begins = valid & (self.reset | ~torch.cat([edge, valid[:, :-1]], dim=1))
+        ends = valid & torch.cat([begins[:, 1:] | ~valid[:, 1:], ~edge], dim=1)
+        parted = begins & ~self.reset & (valid.cumsum(1) > 1)
+        if bool(parted.any()):
+            return None
+        return torch.cat([begins.nonzero(), ends.nonzero()[:, 1:] + 1], dim=1)
 
     @cached_property
     def from_state(self) -> Bool[Tensor, "B T"]:

@@ -34,7 +34,7 @@ def test_training_reads_them(tmp_path):
     ("records", "said"),
     [
         ([{"text": "a"}, {"body": "b"}], "record 1 must have a text in 'text'; it has NoneType there, and body"),
-        ([], "must have some text in 'text'; there is none"),
+        ([], "documents must have some text; there is none"),
     ],
 )
 def test_mistakes(records, said, tmp_path):

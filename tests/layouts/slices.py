@@ -1,6 +1,7 @@
 """What the processes of the tests of layouts do."""
 
 import torch
+import torch.distributed as dist
 
 import runnel
 from runnel.train import Mesh, TrainConfig, opened  # noqa: F401
@@ -43,6 +44,13 @@ def alone(pattern, batch):
     return float(loss.detach()), flat_gradient(model), flat_state(model, batch.inputs, batch.lineage)
 
 
+def shared_out(pattern, batches, ranks):
+    """What `alone` finds for each batch, computed on one of the ranks and told to all."""
+    everyone, places = [None] * ranks.mesh.size, range(ranks.index, len(batches), ranks.mesh.size)
+    dist.all_gather_object(everyone, {place: alone(pattern, batches[place]) for place in places})
+    return [everyone[place % ranks.mesh.size][place] for place in range(len(batches))]
+
+
 def flat_gradient(model):
     return torch.cat([torch.zeros(p.numel()) if p.grad is None else p.grad.flatten() for p in model.parameters()])
 
@@ -55,16 +63,15 @@ def flat_state(model, inputs, lineage):
     return torch.cat([leaf.flatten().double() for leaf in leaves(state.layers)]), state.lengths
 
 
-def compare(mesh, exchange, patterns, with_state=True):
+def compare(mesh, exchange, patterns, with_state=True, length=LENGTH):
     """For each pattern (or its refusal): the largest difference of loss, gradient and state from one process."""
     from runnel.objectives import next_token
 
     found = {}
     with opened(mesh, exchange) as ranks:
         for pattern in patterns:
-            worst = 0.0
-            for batch in (plain_batch(), packed_batch()):
-                wanted = alone(pattern, batch)
+            worst, batches = 0.0, (plain_batch(length), packed_batch(length))
+            for batch, wanted in zip(batches, shared_out(pattern, batches, ranks), strict=True):
                 model, share = model_of(pattern), ranks.own(batch)
                 try:
                     weight = share.n_targets / batch.n_targets
@@ -121,11 +128,3 @@ def carried_on(mesh, exchange, pattern):
         kept = going.targets >= 0
         difference = (logits - wanted[:, begin : begin + size])[kept].abs().max()
         return float(difference.detach()), float((flat_gradient(model) - gradient).abs().max()), after.lengths.tolist()
-
-
-def compare_short(mesh, exchange, patterns):
-    """As `compare`, with two tokens a slice."""
-    global packed_batch, plain_batch
-    whole = plain_batch
-    plain_batch = packed_batch = lambda: whole(2 * mesh.size)
-    return compare(mesh, exchange, patterns)

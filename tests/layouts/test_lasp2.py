@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from runnel import catalog
-from runnel.layouts.lasp2 import prefixes, reference
+from runnel.layouts import prefixes
+from runnel.layouts.lasp2 import reference
 from runnel.lineage import Lineage
 from runnel.train import Mesh
 
@@ -19,7 +20,7 @@ def close(found, within=1e-10):
 
 
 def test_every_mixer_is_one_process_or_says_why_not():
-    everyone = many.run(2, "slices:compare", Mesh(sequence=2), "lasp2", catalog.names("mixers"))
+    everyone = many.again(2, "slices:compare", Mesh(sequence=2), "lasp2", catalog.names("mixers"))
     assert everyone[0].keys() == everyone[1].keys()
     exact = {name: found for name, found in everyone[0].items() if not isinstance(found, str)}
     close(exact)
@@ -30,24 +31,24 @@ def test_every_mixer_is_one_process_or_says_why_not():
 
 
 def test_two_by_two_hybrids():
-    for found in many.run(4, "slices:compare", Mesh(data=2, sequence=2), "lasp2", HYBRIDS):
+    for found in many.again(4, "slices:compare", Mesh(data=2, sequence=2), "lasp2", HYBRIDS):
         close(found)
 
 
 def test_three_slices_that_are_shorter_than_a_convolution():
-    close(many.run(3, "slices:compare_short", Mesh(sequence=3), "lasp2", ["short_conv(width=8)", "mamba2"])[0])
+    close(many.again(3, "slices:compare", Mesh(sequence=3), "lasp2", ["short_conv(width=8)", "mamba2"], True, 6)[0])
 
 
 @pytest.mark.parametrize("pattern", ["(gla, attention)", "mamba2", "mlstm"])
 def test_going_on_from_a_state(pattern):
-    for outputs, gradient, lengths in many.run(2, "slices:carried_on", Mesh(sequence=2), "lasp2", pattern):
+    for outputs, gradient, lengths in many.again(2, "slices:carried_on", Mesh(sequence=2), "lasp2", pattern):
         assert outputs < 1e-10 and gradient < 1e-8 and lengths == [8, 48]
 
 
 def test_what_recurrent_layers_send_does_not_grow():
-    sent = many.run(2, "slices:bytes_sent", Mesh(sequence=2), "lasp2", "gla", LENGTHS)[0]
+    sent = many.again(2, "slices:bytes_sent", Mesh(sequence=2), "lasp2", "gla", LENGTHS)[0]
     assert sent[0] == sent[1] == sent[2] and sent[0]["allgather_"] > 0
-    attention = many.run(2, "slices:bytes_sent", Mesh(sequence=2), "lasp2", "attention", LENGTHS)[0]
+    attention = many.again(2, "slices:bytes_sent", Mesh(sequence=2), "lasp2", "attention", LENGTHS)[0]
     assert [one["allgather_"] for one in attention] == [2 * 2 * (length // 2) * 8 * 8 for length in LENGTHS]  # k and v
 
 

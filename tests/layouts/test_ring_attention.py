@@ -10,7 +10,7 @@ PATTERNS = ("attention", "attention(kv_heads=1)", "attention(window=3, sinks=2)"
 
 
 def test_the_ring_is_one_process():
-    for found in many.run(3, "slices:compare", Mesh(sequence=3), "ring_attention", PATTERNS, False):
+    for found in many.again(3, "slices:compare", Mesh(sequence=3), "ring_attention", PATTERNS, False):
         assert found.keys() == set(PATTERNS)
         for pattern, difference in found.items():
             assert isinstance(difference, float) and difference < 1e-10, (pattern, difference)
@@ -18,12 +18,12 @@ def test_the_ring_is_one_process():
 
 def test_two_by_two():
     mesh = Mesh(data=2, sequence=2)
-    for found in many.run(4, "slices:compare", mesh, "ring_attention", ("(mamba2, attention)",)):
+    for found in many.again(4, "slices:compare", mesh, "ring_attention", ("(mamba2, attention)",)):
         assert max(found.values()) < 1e-10
 
 
 def test_it_cannot_go_on_from_a_state():
-    found = many.run(2, "slices:carried_on", Mesh(sequence=2), "ring_attention", "attention")
+    found = many.again(2, "slices:carried_on", Mesh(sequence=2), "ring_attention", "attention")
     assert found[0] == (
         "ValueError",
         "ring_attention starts from the empty memory; the exchange lasp2 can go on from a state",

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from runnel import catalog
 from runnel.data import text
 from runnel.data.corpus.spool import Codec
+from runnel.data.corpus.tables import HUB
 from runnel.types import Batch
 
 __all__ = ["Source", "open_source", "training_text"]
@@ -42,6 +43,7 @@ def open_source(
     """A source by path (file or folder), `-` (stdin), or name, with options: `recall:pairs=16`, `lib:suffix=.py`.
 
     A generator's name wins over a file of the same name; `./recall` is the file.
+    `hf://NAME:split=train,limit=10000` is what the package `datasets` calls so.
 
     length: T. spool: folder of this run for stdin and for tokens. codec and valid_fraction matter for text only.
     packing: a page of `runnel.packings`, how documents of a text share rows of whole documents; None: rows are cut from
@@ -77,14 +79,16 @@ def _check_numbers(length: int, batch_size: int, seed: int) -> None:
 
 def _split(spec: str) -> tuple[str, str]:
     """Name and options. A path that exists is taken whole, whatever colons are in it."""
-    if spec == "-" or Path(spec).exists() or ":" not in spec:
+    scheme = HUB if spec.startswith(HUB) else ""
+    rest = spec.removeprefix(scheme)
+    if spec == "-" or Path(spec).exists() or ":" not in rest:
         return spec, ""
-    name, _, options = spec.rpartition(":")
-    return name, options
+    name, _, options = rest.rpartition(":")
+    return scheme + name, options
 
 
 def _is_text(name: str) -> bool:
-    return name == "-" or (name not in _generators() and Path(name).exists())
+    return name == "-" or name.startswith(HUB) or (name not in _generators() and Path(name).exists())
 
 
 def _generators() -> tuple[str, ...]:

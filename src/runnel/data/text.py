@@ -1,4 +1,4 @@
-"""Text: a file, a folder of files (one document each), or stdin, streamed from disk and never held in memory.
+"""Text: a file, a folder of files (one document each), a table, or stdin, streamed from disk and never held in memory.
 
 All documents form one stream of tokens: with the byte codec the files themselves, with another one
 `<spool>/tokens.bin`, encoded once. The last `valid_fraction` of the bytes is held out, the same bytes whatever the
@@ -18,10 +18,11 @@ from typing import Any
 import numpy as np
 
 from runnel.data.corpus.documents import Bucketed, Packed, arrange
-from runnel.data.corpus.files import open_files
+from runnel.data.corpus.files import found_files, open_files
 from runnel.data.corpus.rows import TrainRows, held_out_rows, to_batch
 from runnel.data.corpus.spool import Codec, encode_to_disk, spool_stdin
 from runnel.data.corpus.stream import Stream
+from runnel.data.corpus.tables import HUB, SUFFIXES, spool_dataset, spool_tables
 from runnel.types import Batch
 
 PAPERS: dict[str, str] = {}
@@ -38,12 +39,20 @@ class Config:
     """Options of a path: `folder:suffix=.py,exclude=test+idlelib`.
 
     suffix: of a folder, only files whose names end so. exclude: names of files and folders to leave out, joined by +.
-    binary: accept bytes that are not text (byte codec only).
+    binary: accept bytes that are not text (byte codec only). column: of a table, where the text is. split: of a dataset
+    (hf://NAME). limit: of either, this many rows at most; 0 for all.
     """
 
     suffix: str = ""
     exclude: str = ""
     binary: bool = False
+    column: str = "text"
+    split: str = "train"
+    limit: int = 0
+
+    def __post_init__(self) -> None:
+        if self.limit < 0:
+            raise ValueError(f"limit must be at least 0; got {self.limit}")
 
 
 def standard_library() -> str:
@@ -53,8 +62,8 @@ def standard_library() -> str:
 
 class Source:
     """Batches of a text: a path, or a stream of bytes. length: T. spool: folder for copies, one per run; needed for
-    stdin and for codecs with merges. packing: a page of `runnel.packings` that arranges whole documents; None cuts rows
-    from the stream of all of them.
+    stdin, tables and codecs with merges. packing: a page of `runnel.packings` that arranges whole documents; None cuts
+    rows from the stream of all of them.
 
     ValueError: nothing there, empty, unreadable, not text (with the position), or too short for rows of T.
     """
@@ -152,9 +161,16 @@ class Source:
 
 
 def open_text(path: str, config: Config, spool: Path | None) -> Stream:
-    """The bytes of a path, or of stdin for "-"."""
-    files = spool_stdin(_needed(spool, "stdin")) if path == "-" else Path(path)
-    return open_files(files, config.suffix, [name for name in config.exclude.split("+") if name], config.binary)
+    """The bytes of a path, of the tables there (`corpus/tables.py`), of a dataset, or of stdin for "-"."""
+    exclude = [name for name in config.exclude.split("+") if name]
+    if path == "-":
+        return open_files(spool_stdin(_needed(spool, "stdin")), config.suffix, exclude, config.binary)
+    if path.startswith(HUB):
+        return spool_dataset(path, config.split, config.column, config.limit, _needed(spool, path))
+    tables = [file for file in found_files(Path(path), config.suffix, exclude) if file.suffix in SUFFIXES]
+    if tables:
+        return spool_tables(tables, config.column, config.limit, _needed(spool, path))
+    return open_files(Path(path), config.suffix, exclude, config.binary)
 
 
 def training_bytes(text: Stream, valid_fraction: float) -> int:

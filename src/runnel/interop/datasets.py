@@ -11,10 +11,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from runnel.data.corpus.spool import write_documents
 from runnel.data.corpus.stream import Stream
-from runnel.storage import write_atomically
+from runnel.data.corpus.tables import contents
 
 
 def stream(records: Iterable[Mapping[str, Any]], folder: str | Path, column: str = "text") -> Stream:
@@ -22,26 +21,4 @@ def stream(records: Iterable[Mapping[str, Any]], folder: str | Path, column: str
 
     Nothing but one record is held in memory. Empty documents are left out. ValueError where a record has no text there.
     """
-    path, ends = Path(folder) / "documents.bin", [0]
-
-    def write(target: Path) -> None:
-        with target.open("wb") as file:
-            for number, record in enumerate(records):
-                content = _content(record, column, number)
-                if content:
-                    file.write(content)
-                    ends.append(ends[-1] + len(content))
-
-    write_atomically(path, write)
-    if len(ends) == 1:
-        raise ValueError(f"the records must have some text in {column!r}; there is none")
-    documents = np.array(ends, dtype=np.int64)
-    return Stream([path], documents[[0, -1]], documents)
-
-
-def _content(record: Mapping[str, Any], column: str, number: int) -> bytes:
-    text = record.get(column)
-    if not isinstance(text, str):
-        found = f"{type(text).__name__} there, and {', '.join(sorted(record))}"
-        raise ValueError(f"record {number} must have a text in {column!r}; it has {found}")
-    return text.encode()
+    return write_documents(contents(records, column), Path(folder))

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,8 +19,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from runnel.lineage import Lineage
-from runnel.ops.attend import KeyValues
+from runnel.ops.attend import Call, KeyValues
 
 After = Callable[..., Tensor]
 """after(memory, *summary): the memory after a slice of which the summary is known, given the one before it."""
@@ -27,6 +27,9 @@ After = Callable[..., Tensor]
 
 class Exchange(ABC):
     """Between the processes of `group`, whose ranks in it are the slices' order."""
+
+    pieces = 1
+    """How many equal ones it makes of a slice."""
 
     def __init__(self, group: dist.ProcessGroup) -> None:
         self.group, self.index, self.count = group, dist.get_rank(group), dist.get_world_size(group)
@@ -36,18 +39,14 @@ class Exchange(ABC):
         """The memory before this slice, and the one after the last slice."""
 
     @abstractmethod
-    def attend(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        memory: KeyValues,
-        lineage: Lineage,
-        window: int | None,
-        sinks: int,
-        cap: float | None,
-    ) -> tuple[Tensor, KeyValues]:
+    def attend(self, call: Call) -> tuple[Tensor, KeyValues]:
         """Attention of this slice's queries to the keys of all slices, and the memory after the call."""
+
+    def whole(self, call: Call) -> Call:
+        """The same call with the keys and values of all slices."""
+        assert call.lineage.part is not None
+        k, v = [torch.cat(list(gather(x, self.group)), dim=1) for x in (call.k, call.v)]
+        return replace(call, k=k, v=v, lineage=call.lineage.part.whole)
 
 
 def gather(x: Tensor, group: dist.ProcessGroup) -> Tensor:
@@ -74,6 +73,21 @@ class _Gather(torch.autograd.Function):
         own = torch.empty_like(grad[0])
         dist.reduce_scatter(own, list(grad), group=ctx.group)
         return own, None
+
+
+def fold_all(after: After, memory: Tensor, summary: tuple[Tensor, ...], exchange: Exchange) -> tuple[Tensor, Tensor]:
+    """The same as `Exchange.states`, by one gather: every process folds the summaries of all."""
+    before, last = prefixes(after, memory, [gather(x, exchange.group) for x in summary])
+    return before[exchange.index], last
+
+
+def prefixes(after: After, memory: Tensor, everyone: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """(R, ...) the memory before every slice, and the one after the last. everyone: summaries, (R, ...) each."""
+    before = []
+    for summary in zip(*everyone, strict=True):
+        before.append(memory)
+        memory = after(memory, *summary)
+    return torch.stack(before), memory
 
 
 def pass_along(after: After, memory: Tensor, summary: tuple[Tensor, ...], exchange: Exchange) -> tuple[Tensor, Tensor]:

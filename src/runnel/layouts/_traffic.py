@@ -9,7 +9,17 @@ from typing import Any
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-SENT = {"allgather_": 1, "reduce_scatter_": 1, "send": 0, "allreduce_": 0, "broadcast_": 0, "reduce_": 0}
+SENT = {
+    "allgather_": 1,
+    "_allgather_base_": 1,
+    "reduce_scatter_": 1,
+    "_reduce_scatter_base_": 1,
+    "alltoall_base_": 1,
+    "send": 0,
+    "allreduce_": 0,
+    "broadcast_": 0,
+    "reduce_": 0,
+}
 """Collectives, and which of their arguments holds what this process sends."""
 
 

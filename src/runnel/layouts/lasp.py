@@ -15,7 +15,7 @@ Paper: "Linear Attention Sequence Parallelism" (2024, 2404.02882).
 Every process sends one memory forward and one gradient back, whatever the length of its slice; but slice i waits for
 the i slices before it, where LASP-2 waits for one collective. Deviates: transitions of any kind (`after`), where the
 paper has one decay a head; and the last process tells all others the memory after the call, which costs one memory
-more. Attention without a state has no such ring: rows with softmax layers need lasp2 or ring_attention.
+more. Attention without a state has no such ring: rows with softmax layers need lasp2, zigzag or ring_attention.
 """
 
 from __future__ import annotations
@@ -24,8 +24,7 @@ from torch import Tensor
 
 from runnel import layouts
 from runnel.layouts import After, pass_along
-from runnel.lineage import Lineage
-from runnel.ops.attend import KeyValues
+from runnel.ops.attend import Call, KeyValues
 
 PAPERS = {"Linear Attention Sequence Parallelism": "2404.02882"}
 
@@ -34,18 +33,8 @@ class Exchange(layouts.Exchange):
     def states(self, after: After, memory: Tensor, *summary: Tensor) -> tuple[Tensor, Tensor]:
         return pass_along(after, memory, summary, self)
 
-    def attend(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        memory: KeyValues,
-        lineage: Lineage,
-        window: int | None,
-        sinks: int,
-        cap: float | None,
-    ) -> tuple[Tensor, KeyValues]:
-        raise ValueError("lasp passes states, and attention has none: choose the exchange lasp2 or ring_attention")
+    def attend(self, call: Call) -> tuple[Tensor, KeyValues]:
+        raise ValueError("lasp passes states, and attention has none: choose lasp2, zigzag or ring_attention")
 
 
 def reference(after: After, memory: Tensor, summaries: list[tuple[Tensor, ...]], index: int) -> Tensor:

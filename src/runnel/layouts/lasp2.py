@@ -21,50 +21,23 @@ the gathered memories, which sends as much as the paper's second AllGather.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from runnel import layouts
 from runnel.layouts import After
-from runnel.lineage import Lineage
-from runnel.ops.attend import KeyValues, append, visible_to, weighted
+from runnel.ops.attend import Call, KeyValues, append, of_columns
 
 PAPERS = {"LASP-2: Rethinking Sequence Parallelism for Linear Attention and Its Hybrid": "2502.07563"}
 
 
 class Exchange(layouts.Exchange):
     def states(self, after: After, memory: Tensor, *summary: Tensor) -> tuple[Tensor, Tensor]:
-        everyone = [layouts.gather(x, self.group) for x in summary]
-        before, last = prefixes(after, memory, everyone)
-        return before[self.index], last
+        return layouts.fold_all(after, memory, summary, self)
 
-    def attend(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        memory: KeyValues,
-        lineage: Lineage,
-        window: int | None,
-        sinks: int,
-        cap: float | None,
-    ) -> tuple[Tensor, KeyValues]:
-        assert lineage.part is not None
-        whole, length = lineage.part.whole, lineage.length
-        keys, values = [torch.cat(list(layouts.gather(x, self.group)), dim=1) for x in (k, v)]
-        rows = slice(self.index * length, (self.index + 1) * length)
-        mask = visible_to(memory.positions, whole, window, sinks, rows)
-        y = weighted(q, torch.cat([memory.k, keys], dim=1), torch.cat([memory.v, values], dim=1), mask, cap)
-        return y, append(memory, whole, keys, values, window, sinks)
-
-
-def prefixes(after: After, memory: Tensor, everyone: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """(R, ...) the memory before every slice, and the one after the last. everyone: summaries, (R, ...) each."""
-    before = []
-    for summary in zip(*everyone, strict=True):
-        before.append(memory)
-        memory = after(memory, *summary)
-    return torch.stack(before), memory
+    def attend(self, call: Call) -> tuple[Tensor, KeyValues]:
+        whole, length = self.whole(call), call.lineage.length
+        y = of_columns(whole, call.q, slice(self.index * length, (self.index + 1) * length))
+        return y, append(call.memory, whole.lineage, whole.k, whole.v, call.window, call.sinks)
 
 
 def reference(after: After, memory: Tensor, summaries: list[tuple[Tensor, ...]], index: int) -> Tensor:

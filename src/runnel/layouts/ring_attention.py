@@ -32,7 +32,7 @@ from torch.autograd.function import once_differentiable
 from runnel import layouts
 from runnel.layouts import After, pass_along
 from runnel.lineage import Lineage
-from runnel.ops.attend import KeyValues
+from runnel.ops.attend import Call, KeyValues
 
 PAPERS = {"World Model on Million-Length Video And Language With RingAttention": "2402.08268"}
 
@@ -41,25 +41,16 @@ class Exchange(layouts.Exchange):
     def states(self, after: After, memory: Tensor, *summary: Tensor) -> tuple[Tensor, Tensor]:
         return pass_along(after, memory, summary, self)
 
-    def attend(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        memory: KeyValues,
-        lineage: Lineage,
-        window: int | None,
-        sinks: int,
-        cap: float | None,
-    ) -> tuple[Tensor, KeyValues]:
-        if cap is not None:
+    def attend(self, call: Call) -> tuple[Tensor, KeyValues]:
+        if call.cap is not None:
             raise ValueError("ring_attention has no form for capped scores: the exchange lasp2 has one")
-        if memory.positions.shape[1]:
+        if not call.is_fresh:
             raise ValueError("ring_attention starts from the empty memory; the exchange lasp2 can go on from a state")
+        q, k, v = call.q, call.k, call.v
         group = q.shape[2] // k.shape[2]
         wide = [x.repeat_interleave(group, dim=2) for x in (k, v)]
-        y = _Ring.apply(*[x.transpose(1, 2) for x in (q, *wide)], _Masks(lineage, window, sinks), self)
-        return y.transpose(1, 2), KeyValues(k, v, lineage.positions)
+        y = _Ring.apply(*[x.transpose(1, 2) for x in (q, *wide)], _Masks(call.lineage, call.window, call.sinks), self)
+        return y.transpose(1, 2), KeyValues(k, v, call.lineage.positions)
 
 
 class _Masks:

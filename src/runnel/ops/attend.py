@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import pad, scaled_dot_product_attention
 
@@ -54,6 +55,25 @@ class KeyValues(NamedTuple):
         return KeyValues(*[x[:, spare:].index_select(0, rows) for x in self])
 
 
+@dataclass(frozen=True)
+class Call:
+    """What `attend` was asked for."""
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    memory: KeyValues
+    lineage: Lineage
+    window: int | None
+    sinks: int
+    cap: float | None
+
+    @property
+    def is_fresh(self) -> bool:
+        """Nothing is in memory."""
+        return self.memory.positions.shape[1] == 0
+
+
 def reference(
     q: Float[Tensor, "B T H K"],
     k: Float[Tensor, "B T G K"],
@@ -90,30 +110,48 @@ def attend(
 
     Returns the outputs and the grown memory (pending after a tree).
     """
+    call = Call(q, k, v, memory, lineage, window, sinks, cap)
     if lineage.part is not None:
-        return lineage.part.exchange.attend(q, k, v, memory, lineage, window, sinks, cap)
-    grow = partial(append, window=window, sinks=sinks)
-    y = _attention(q, k, v, memory, lineage, window, sinks, cap)
+        return lineage.part.exchange.attend(call)
+    grow, y = partial(append, window=window, sinks=sinks), _attention(call)
     if lineage.is_tree:
         return y, Pending(grow, memory, (k, v), _gather if window is None else None)
     return y, grow(memory, lineage, k, v)
 
 
-def _attention(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    memory: KeyValues,
-    lineage: Lineage,
-    window: int | None,
-    sinks: int,
-    cap: float | None,
-) -> Tensor:
-    fresh = memory.positions.shape[1] == 0
-    causal = cap is None and fresh and lineage.is_plain and (window is None or lineage.length <= window)
-    mask = None if causal else _visible(memory.positions, lineage, window, sinks)
-    keys, values = (k, v) if fresh else (torch.cat([memory.k, k], dim=1), torch.cat([memory.v, v], dim=1))
-    return weighted(q, keys, values, mask, cap)
+def _attention(call: Call) -> Tensor:
+    lineage, window = call.lineage, call.window
+    if call.is_fresh and lineage.documents is not None:
+        return _apart(call, lineage.documents)
+    if call.is_fresh and lineage.is_plain and call.cap is None and (window is None or lineage.length <= window):
+        return weighted(call.q, call.k, call.v, None, None)
+    return of_columns(call, call.q, slice(0, lineage.length))
+
+
+def of_columns(call: Call, q: Float[Tensor, "B R H K"], columns: slice) -> Float[Tensor, "B R H V"]:
+    """The part of a call's outputs at some columns, of which q are the queries. Keys after the last are not read."""
+    k, v = call.k[:, : columns.stop], call.v[:, : columns.stop]
+    if not call.is_fresh:
+        k, v = torch.cat([call.memory.k, k], dim=1), torch.cat([call.memory.v, v], dim=1)
+    return weighted(q, k, v, _visible(call, columns), call.cap)
+
+
+def _apart(call: Call, documents: Int[Tensor, "N 3"]) -> Tensor:
+    """Packed rows: documents of about one length side by side (up to a power of two), and none beside another."""
+    rows, begins, ends = documents.unbind(1)
+    width = call.lineage.length
+    size = (2 ** torch.frexp((ends - begins - 1).double()).exponent).clamp(max=width)
+    q, k, v = [x.flatten(0, 1) for x in (call.q, call.k, call.v)]
+    at, y = call.lineage.positions.flatten(), call.v.new_zeros(*call.q.shape[:3], call.v.shape[-1]).flatten(0, 1)
+    for length in size.unique().tolist():
+        chosen = size == length
+        columns = begins[chosen, None] + torch.arange(length, device=at.device)
+        inside = columns < ends[chosen, None]
+        places = rows[chosen, None] * width + columns.clamp(max=width - 1)  # those outside come last: they are not seen
+        asked, keys, values = [x.index_select(0, places.flatten()).unflatten(0, places.shape) for x in (q, k, v)]
+        found = weighted(asked, keys, values, _band(at[places], call), call.cap)
+        y = y.index_copy(0, places[inside], found[inside])
+    return y.unflatten(0, call.q.shape[:2])
 
 
 def weighted(
@@ -144,24 +182,30 @@ def _capped(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, cap: float) -> Tensor
     return y.permute(0, 3, 1, 2, 4).flatten(2, 3)
 
 
-def _visible(held: Tensor, lineage: Lineage, window: int | None, sinks: int) -> Tensor:
-    """(B, T, S + T) bool: what each token may look at, the memory first. held: (B, S) positions in memory."""
-    return _within(held, lineage, window, sinks, lineage.ancestors, slice(None))
-
-
-def visible_to(held: Tensor, lineage: Lineage, window: int | None, sinks: int, rows: slice) -> Tensor:
-    """The same for some tokens of a chain."""
-    return _within(held, lineage, window, sinks, lineage.reach(rows, slice(None)), rows)
-
-
-def _within(held: Tensor, lineage: Lineage, window: int | None, sinks: int, reach: Tensor, rows: slice) -> Tensor:
+def _visible(call: Call, rows: slice) -> Tensor:
+    """(B, R, S + C) bool: what the tokens of some columns may look at: the memory, then the columns up to the last."""
+    lineage, held, columns = call.lineage, call.memory.positions, slice(0, rows.stop)
     own = lineage.positions
+    reach = lineage.ancestors if rows == slice(0, lineage.length) else lineage.reach(rows, columns)
     from_memory = lineage.from_state[:, rows, None] & (held >= 0)[:, None, :]
     visible = torch.cat([from_memory, reach.expand(own.shape[0], -1, -1)], dim=2)
-    if window is None:
+    if call.window is None:
         return visible
-    position = torch.cat([held, own], dim=1)[:, None, :]
-    return visible & ((own[:, rows, None] - position < window) | (position < sinks))
+    return visible & _near(own[:, rows], torch.cat([held, own[:, columns]], dim=1), call.window, call.sinks)
+
+
+def _band(positions: Tensor, call: Call) -> Tensor | None:
+    """(N, L, L) bool: what the tokens of documents look at, of which these are the positions; None: all before them."""
+    length = positions.shape[1]
+    if call.cap is None and (call.window is None or length <= call.window):
+        return None
+    before = torch.ones(length, length, dtype=torch.bool, device=positions.device).tril()[None]
+    return before if call.window is None else before & _near(positions, positions, call.window, call.sinks)
+
+
+def _near(rows: Tensor, columns: Tensor, window: int, sinks: int) -> Tensor:
+    """(B, R, C) bool: within the window, or a sink."""
+    return (rows[:, :, None] - columns[:, None] < window) | (columns[:, None] < sinks)
 
 
 def append(memory: KeyValues, lineage: Lineage, k: Tensor, v: Tensor, window: int | None, sinks: int) -> KeyValues:

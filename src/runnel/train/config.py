@@ -33,6 +33,9 @@ class TrainConfig:
     chunk: tokens of a row that are held at once (`over_time.py`); None holds whole rows.
     recompute: keep only each layer's input, and compute the layer again in the backward pass.
     shard: each of several ranks keeps its share of weights, gradients and optimiser state (FSDP2).
+    shard_precision: what sharded weights are gathered and multiplied in; "bfloat16" halves what is sent. Gradients are
+        summed and weights kept in what they are in.
+    offload: with `shard`, what a rank keeps waits in the CPU's memory, where the optimiser takes its step.
     precision: "float32", or "bfloat16" for autocast (weights and optimiser state stay as they are).
     ema: decay of the exponential moving average of the weights, which is then what is validated and exported.
     valid_every: steps between validations; None leaves only the one at the end.
@@ -61,6 +64,8 @@ class TrainConfig:
     chunk: int | None = None
     recompute: bool = False
     shard: bool = False
+    shard_precision: Literal["float32", "bfloat16"] = "float32"
+    offload: bool = False
     precision: Literal["float32", "bfloat16"] = "float32"
     ema: float | None = None
     valid_every: int | None = 200
@@ -78,6 +83,9 @@ class TrainConfig:
         self._check_ranges()
         if self.chunk is not None and self.objective != "next_token":
             raise ValueError(f"chunk needs the objective next_token; got {self.objective}")
+        if not self.shard and (self.offload or self.shard_precision != "float32"):
+            found = f"offload={self.offload}, shard_precision={self.shard_precision}"
+            raise ValueError(f"offload and shard_precision are options of shard; got shard=False, {found}")
         if self.shard and (self.ema is not None or self.patience is not None):
             raise ValueError(f"shard keeps one set of weights; got ema={self.ema}, patience={self.patience}")
         if self.shard and getattr(catalog.page("objectives", self.objective), "WHOLE", False):
@@ -90,6 +98,7 @@ class TrainConfig:
             "optimizer": OPTIMIZERS,
             "schedule": tuple(SCHEDULES),
             "precision": PRECISIONS,
+            "shard_precision": PRECISIONS,
             "checkpoints": CHECKPOINTS,
         }
         for name, allowed in choices.items():

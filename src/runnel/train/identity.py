@@ -16,7 +16,7 @@ from runnel.data import Source
 from runnel.train.config import TrainConfig
 from runnel.train.learner import Learner
 
-FREE = ("save_seconds", "log_every", "tensorboard", "chunk", "recompute", "shard", "checkpoints")
+FREE = ("save_seconds", "log_every", "tensorboard", "chunk", "recompute", "shard", "offload", "checkpoints")
 """Settings that change no weight (but for rounding), and so may change over a restart."""
 
 

@@ -411,7 +411,8 @@ def _arrange(model: Learner, config: TrainConfig, ranks: Ranks) -> None:
     if config.recompute:
         sharding.recompute(model)
     if config.shard and ranks.devices is not None:
-        sharding.shard(model, ranks.devices)
+        used_in = torch.bfloat16 if config.shard_precision == "bfloat16" else None
+        sharding.shard(model, ranks.devices, used_in, config.offload)
 
 
 def _loss_of(objective: str, ranks: Ranks) -> Callable[[Learner, Batch], Tensor]:

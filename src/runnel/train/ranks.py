@@ -24,11 +24,12 @@ from torch import Tensor, nn
 from torch.distributed import distributed_c10d as c10d
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.rendezvous import rendezvous
+from torch.nn.functional import pad
 
 from runnel import catalog
 from runnel.lineage import Exchange, Lineage
 from runnel.train.sharding import is_sharded
-from runnel.types import Batch
+from runnel.types import IGNORE, Batch
 
 Found = TypeVar("Found")
 
@@ -106,6 +107,7 @@ class Ranks:
         count = self.mesh.sequence
         if self.exchange is None:
             return batch
+        batch = _filled(batch, -batch.inputs.shape[1] % (count * self.exchange.pieces))
         whole = batch.lineage or Lineage.sequence(*batch.inputs.shape[:2])
         part = whole.cut(self.index % count, count, self.exchange)
         inputs, targets = [x.chunk(count, 1)[self.index % count] for x in (batch.inputs, batch.targets)]
@@ -178,19 +180,22 @@ class Ranks:
     def _reduced(self, value: float, how: Any) -> float:
         if self.devices is None:
             return value
-        tensor = torch.tensor(value, dtype=torch.float64, device=self._device)
+        tensor = torch.tensor(value, dtype=torch.float64)
         dist.all_reduce(tensor, how)
         return float(tensor)
-
-    @property
-    def _device(self) -> torch.device:
-        assert self.devices is not None
-        return torch.device(self.devices.device_type)
 
 
 def _rows(batch: Batch, rows: slice) -> Batch:
     segments = None if batch.segments is None else batch.segments[rows]
     return replace(batch, inputs=batch.inputs[rows], targets=batch.targets[rows], segments=segments)
+
+
+def _filled(batch: Batch, more: int) -> Batch:
+    """Rows of tokens with empty columns at their end, so that they can be cut; the loss is the same."""
+    if not more or batch.inputs.dim() > 2 or batch.targets.is_floating_point():
+        return batch
+    segments = None if batch.segments is None else pad(batch.segments, (0, more), value=-1)
+    return Batch(pad(batch.inputs, (0, more)), pad(batch.targets, (0, more), value=IGNORE), segments)
 
 
 @contextmanager
@@ -216,7 +221,8 @@ def opened(mesh: Mesh | None = None, exchange: str = "lasp2") -> Iterator[Ranks]
     kind = "cuda" if torch.cuda.is_available() else "cpu"
     store, index, _ = next(rendezvous("env://", timeout=timedelta(minutes=10)))
     words, place = c10d.PrefixStore("words", store), c10d.PrefixStore("group", store)
-    dist.init_process_group("nccl" if kind == "cuda" else "gloo", store=place, rank=index, world_size=count)
+    backend = "cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo"  # what is said about a step stays on CPUs
+    dist.init_process_group(backend, store=place, rank=index, world_size=count)
     devices = init_device_mesh(kind, (mesh.data, mesh.sequence), mesh_dim_names=("data", "sequence"))
     try:
         with _terminated_by_error():

@@ -14,7 +14,13 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+from torch.distributed.fsdp import (
+    CPUOffloadPolicy,
+    MixedPrecisionPolicy,
+    OffloadPolicy,
+    fully_shard,
+    register_fsdp_forward_method,
+)
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils.checkpoint import checkpoint
 
@@ -30,12 +36,19 @@ def recompute(model: Model) -> None:
         layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
 
 
-def shard(model: Model, devices: DeviceMesh) -> None:
-    """Cut every layer, and what is left, over all ranks, in place."""
+def shard(model: Model, devices: DeviceMesh, used_in: torch.dtype | None = None, offload: bool = False) -> None:
+    """Cut every layer, and what is left, over all ranks, in place.
+
+    used_in: what weights are gathered and multiplied in; gradients are summed, and weights kept, in what they are in.
+    offload: shares wait in the CPU's memory, where the optimiser takes its step.
+    """
     treatments = {name: vars(parameter) for name, parameter in model.named_parameters()}
-    everyone = init_device_mesh(devices.device_type, (devices.size(),))
+    everyone = init_device_mesh(model.device.type, (devices.size(),))
+    kept = next(model.parameters()).dtype
+    precision = MixedPrecisionPolicy(param_dtype=used_in, reduce_dtype=kept)
+    place = CPUOffloadPolicy(pin_memory=torch.cuda.is_available()) if offload else OffloadPolicy()
     for part in [*model.layers, model]:  # all are cut again after a forward pass: a validation leaves nothing whole
-        cut = fully_shard(part, mesh=everyone, reshard_after_forward=True)
+        cut = fully_shard(part, mesh=everyone, reshard_after_forward=True, mp_policy=precision, offload_policy=place)
         cut.set_gradient_divide_factor(1.0)
         cut.set_force_sum_reduction_for_comms(True)  # gloo sums, but cannot scale while it does
     register_fsdp_forward_method(model, "features")

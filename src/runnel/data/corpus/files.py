@@ -19,9 +19,7 @@ def open_files(path: Path, suffix: str, exclude: list[str], binary: bool) -> Str
     suffix: keep the files whose names end so ("" keeps all). exclude: names of files and folders to leave out.
     binary: accept bytes that are not text. ValueError: nothing there, empty, unreadable, not text (with the position).
     """
-    if not path.exists():
-        raise ValueError(f"{path} does not exist")
-    found = _walk(path, suffix, exclude) if path.is_dir() else [path]
+    found = found_files(path, suffix, exclude)
     sizes = {file: _size(file) for file in found}
     files = [file for file in found if sizes[file]]
     if not files:
@@ -31,6 +29,13 @@ def open_files(path: Path, suffix: str, exclude: list[str], binary: bool) -> Str
         _check_start(file) if binary else _check_text(file, sizes[file])
     starts = np.cumsum([0] + [sizes[file] for file in files], dtype=np.int64)
     return Stream(files, starts, starts)
+
+
+def found_files(path: Path, suffix: str, exclude: list[str]) -> list[Path]:
+    """A file, or all files below a folder whose names end so. ValueError when there is nothing."""
+    if not path.exists():
+        raise ValueError(f"{path} does not exist")
+    return _walk(path, suffix, exclude) if path.is_dir() else [path]
 
 
 def _walk(folder: Path, suffix: str, exclude: list[str]) -> list[Path]:

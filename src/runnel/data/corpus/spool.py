@@ -1,4 +1,4 @@
-"""Copies on disk of what cannot be read at any place: stdin, and the tokens of a text. One spool folder a run."""
+"""Copies on disk of what cannot be read at any place: stdin, records, the tokens of a text. One spool folder a run."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import filecmp
 import hashlib
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -59,20 +59,56 @@ def encode_to_disk(text: Stream, cut: int, codec: Codec, folder: Path) -> tuple[
     Encoded once, piece by piece; used again as long as the codec and every file's path, size and time of change are the
     same. ValueError with the file and the position where the text is not UTF-8.
     """
-    tokens, record = folder / "tokens.bin", folder / "tokens.json"
+    tokens = folder / "tokens.bin"
     dtype = np.dtype(np.uint16 if codec.vocab_size <= 1 << 16 else np.uint32)
     borders = np.union1d(text.documents, [cut])
-    key = _key(text, cut, codec)
-    ends = _cached(tokens, record, key, dtype)
-    if ends is None:
-        record.unlink(missing_ok=True)  # first: the old record must never stand beside the new tokens
-        fresh = [0]
-        write_atomically(tokens, lambda target: fresh.extend(_encode(text, borders, codec, dtype, target)))
-        write_json(record, {"key": key, "ends": fresh})
-        ends = fresh
-    at = np.array(ends, dtype=np.int64)
+    key = key_of([codec.fingerprint, cut], text.paths)
+    at = _once(tokens, key, dtype, lambda target: _encode(text, borders, codec, dtype, target))
     documents = at[np.isin(borders, text.documents)]
     return Stream([tokens], at[[0, -1]], documents, dtype), int(at[np.searchsorted(borders, cut)])
+
+
+def write_documents(documents: Iterable[bytes], folder: Path, key: str | None = None) -> Stream:
+    """Documents one after the other in `<folder>/documents.bin`, one held at a time; empty ones are left out.
+
+    key: what they are; what is there of the same key is used again. None: written in any case. ValueError when there is
+    no document.
+    """
+    path = folder / "documents.bin"
+    ends = _once(path, key, np.dtype(np.uint8), lambda target: _write(documents, target))
+    return Stream([path], ends[[0, -1]], ends)
+
+
+def key_of(facts: Sequence[Any], paths: Sequence[Path]) -> str:
+    """Changes with the facts, and with any file's path, size and time of change."""
+    files = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
+    return hashlib.sha256(json.dumps([*facts, files]).encode()).hexdigest()
+
+
+def _once(
+    path: Path, key: str | None, dtype: np.dtype[Any], write: Callable[[Path], Iterator[int]]
+) -> NDArray[np.int64]:
+    """(N + 1,): 0, and where the parts end that `write` writes to `path`, unless the file of this key is there."""
+    record = path.with_suffix(".json")
+    ends = None if key is None else _cached(path, record, key, dtype)
+    if ends is None:
+        record.unlink(missing_ok=True)  # first: the old record must never stand beside the new file
+        fresh = [0]
+        write_atomically(path, lambda target: fresh.extend(write(target)))
+        write_json(record, {"key": key, "ends": fresh})
+        ends = fresh
+    return np.array(ends, dtype=np.int64)
+
+
+def _write(documents: Iterable[bytes], target: Path) -> Iterator[int]:
+    end = 0
+    with target.open("wb") as file:
+        for document in filter(None, documents):
+            file.write(document)
+            end += len(document)
+            yield end
+    if not end:
+        raise ValueError("documents must have some text; there is none")
 
 
 def _copy(first: bytes, source: BinaryIO, target: Path) -> None:
@@ -111,17 +147,12 @@ def _checked(text: Stream, begin: int, stop: int) -> Iterator[str]:
         done += len(piece)
 
 
-def _cached(tokens: Path, record: Path, key: str, dtype: np.dtype[Any]) -> list[int] | None:
+def _cached(path: Path, record: Path, key: str, dtype: np.dtype[Any]) -> list[int] | None:
     """The ends of a cache that fits the key; None when there is none, or it is damaged (it is then made again)."""
     try:
         content = read_json(record)
         ends: list[int] = content["ends"]
-        whole = content["key"] == key and tokens.stat().st_size == ends[-1] * dtype.itemsize
+        whole = content["key"] == key and path.stat().st_size == ends[-1] * dtype.itemsize
     except (OSError, ValueError, KeyError, TypeError, IndexError):
         return None
     return ends if whole else None
-
-
-def _key(text: Stream, cut: int, codec: Codec) -> str:
-    files = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in text.paths]
-    return hashlib.sha256(json.dumps([codec.fingerprint, cut, files]).encode()).hexdigest()
