@@ -36,6 +36,7 @@ class CodecName(StrEnum):
 
 class OptimizerName(StrEnum):
     ADAMW = "adamw"
+    ADAMW8BIT = "adamw8bit"
     MUON = "muon"
 
 
@@ -96,6 +97,8 @@ def command(
     ] = None,
     mesh: Annotated[str | None, _option(RANKS, "What they share: data=2,sequence=2. (default: all share rows)")] = None,
     shard: Annotated[bool, _option(RANKS, "Each keeps its share of the weights (FSDP2).", "--shard")] = False,
+    shard_bf16: Annotated[bool, _option(RANKS, "Gather and use those weights in bfloat16.", "--shard-bf16")] = False,
+    offload: Annotated[bool, _option(RANKS, "Keep those shares in the CPU's memory.", "--offload")] = False,
     checkpoints: Annotated[
         CheckpointsName, _option(RANKS, "Rank 0 writes them, or each its share while the run goes on.")
     ] = CheckpointsName.WHOLE,
@@ -135,6 +138,8 @@ def command(
         chunk=chunk,
         recompute=recompute,
         shard=shard,
+        shard_precision="bfloat16" if shard_bf16 else "float32",
+        offload=offload,
         precision="bfloat16" if bf16 else "float32",
         ema=ema,
         valid_every=valid_every or None,

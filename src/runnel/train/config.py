@@ -9,7 +9,7 @@ from typing import Literal
 from runnel import catalog
 from runnel.train.schedules import SCHEDULES
 
-OPTIMIZERS = ("adamw", "muon")
+OPTIMIZERS = ("adamw", "adamw8bit", "muon")
 PRECISIONS = ("float32", "bfloat16")
 CHECKPOINTS = ("whole", "sharded")
 
@@ -22,7 +22,8 @@ class TrainConfig:
     budget: seconds of training (validation included, the final validation not), carried over restarts. The schedule
         follows the clock, so two such runs differ.
     objective: name of a file in `runnel.objectives`.
-    optimizer: "adamw", or "muon" (Muon for the hidden matrices, AdamW for the rest).
+    optimizer: "adamw", "adamw8bit" (moments of one byte a number), or "muon" (Muon for the hidden
+        matrices, AdamW for the rest).
     lr: peak learning rate, multiplied by each parameter group's `lr_scale`.
     weight_decay: decoupled, only where the model's parameter groups ask for it.
     betas: AdamW's.
@@ -51,7 +52,7 @@ class TrainConfig:
     steps: int | None = None
     budget: float | None = None
     objective: str = "next_token"
-    optimizer: Literal["adamw", "muon"] = "adamw"
+    optimizer: Literal["adamw", "adamw8bit", "muon"] = "adamw"
     lr: float = 3e-3
     weight_decay: float = 0.1
     betas: tuple[float, float] = (0.9, 0.95)
@@ -90,6 +91,8 @@ class TrainConfig:
             raise ValueError(f"shard keeps one set of weights; got ema={self.ema}, patience={self.patience}")
         if self.shard and getattr(catalog.page("objectives", self.objective), "WHOLE", False):
             raise ValueError(f"the objective {self.objective} needs a model that is not sharded; got shard=True")
+        if self.shard and self.optimizer == "adamw8bit":
+            raise ValueError("adamw8bit cuts moments into blocks, shard into shares: choose one of them; got both")
         if self.patience is not None and self.valid_every is None:
             raise ValueError("patience counts validations, so it needs valid_every; got valid_every=None")
 

@@ -15,6 +15,7 @@ from typing import Any
 from torch import Tensor
 from torch.optim import AdamW, Muon, Optimizer
 
+from runnel.train import eight_bits
 from runnel.train.config import TrainConfig
 from runnel.train.learner import Learner
 from runnel.train.sharding import like
@@ -32,7 +33,7 @@ def build_optimizers(model: Learner, config: TrainConfig) -> list[Optimizer]:
     if matrices:
         optimizers.append(Muon(matrices, lr=config.lr, momentum=MUON_MOMENTUM, adjust_lr_fn="match_rms_adamw"))
     if rest:
-        optimizers.append(AdamW(rest, lr=config.lr, betas=config.betas, fused=True))
+        optimizers.append(_adamw(rest, config))
     return optimizers
 
 
@@ -40,7 +41,8 @@ def set_lr(optimizers: Sequence[Optimizer], lr: float) -> None:
     """Give each group `lr` times its own scale."""
     for optimizer in optimizers:
         for group in optimizer.param_groups:
-            group["lr"] = lr * group["lr_scale"]
+            rate = lr * group["lr_scale"]
+            group["lr"] = group["lr"].fill_(rate) if isinstance(group["lr"], Tensor) else rate
 
 
 def named_state(optimizers: Sequence[Optimizer]) -> dict[str, Tensor]:
@@ -50,7 +52,7 @@ def named_state(optimizers: Sequence[Optimizer]) -> dict[str, Tensor]:
         state = optimizer.state_dict()["state"]
         for index, name in _names(optimizer).items():
             for key, value in state.get(index, {}).items():
-                named[f"{name}/{key}"] = value
+                named.update(eight_bits.parts(f"{name}/{key}", value))
     return named
 
 
@@ -64,7 +66,14 @@ def load_named_state(optimizers: Sequence[Optimizer], named: Mapping[str, Tensor
             name, _, buffer = key.rpartition("/")
             if name in index_of:
                 state.setdefault(index_of[name], {})[buffer] = like(value.clone(), parameters[index_of[name]])
-        optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+        whole = {index: eight_bits.joined(buffers, parameters[index]) for index, buffers in state.items()}
+        optimizer.load_state_dict({**optimizer.state_dict(), "state": whole})
+
+
+def _adamw(groups: Sequence[dict[str, Any]], config: TrainConfig) -> Optimizer:
+    if config.optimizer == "adamw8bit":
+        return eight_bits.adamw(groups, config.lr, config.betas)
+    return AdamW(groups, lr=config.lr, betas=config.betas, fused=True)
 
 
 def _options(group: Mapping[str, Any], config: TrainConfig) -> dict[str, Any]:
