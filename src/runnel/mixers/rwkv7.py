@@ -16,6 +16,7 @@ Paper: "RWKV-7 \"Goose\" with Expressive Dynamic State Evolution" (2025, 2503.14
 | memory (B, H, K, V) | S transposed |
 | rank; ranks | width of the low-rank maps (the paper grows it with d); those of w, a, v and g apart |
 | erase_scale, key_scale, bonus | xi, alpha, rho |
+| key_eps | added to the squared length of k_t * xi, as flash-linear-attention's kernels do; 0 for the exact length |
 | link `value` | v_t of the first layer: the first `rwkv7` of a pattern gives it, all others take it |
 
 Deviates: channel mixing is the block's work.
@@ -49,6 +50,7 @@ class Config:
     rank: int = 32
     ranks: Sequence[int] | None = None
     norm_eps: float = 1e-5
+    key_eps: float = 0.0
 
     def __post_init__(self) -> None:
         if self.ranks is not None and (len(self.ranks) != 4 or min(self.ranks) < 1):
@@ -62,13 +64,13 @@ class State(NamedTuple):
 
 class RWKV7(Linked):
     semantics = 2
-    variants = ({"ranks": [3, 4, 2, 5], "head_dim": 2},)
+    variants = ({"ranks": [3, 4, 2, 5], "head_dim": 2, "key_eps": 1e-2},)
     places = ("{}", "{}, {}")
 
     def __init__(self, d_model: int, config: Config, wiring: Wiring) -> None:
         super().__init__()
         self.width = head_width(d_model, config.head_dim)
-        self.heads = d_model // self.width
+        self.heads, self.key_eps = d_model // self.width, config.key_eps
         channel = torch.arange(d_model) / d_model
         of_w, of_a, of_v, of_g = config.ranks or [config.rank] * 4
         self.mu = parameter(0.5 + 0.5 * channel.repeat(6, 1) * torch.tensor([[0.2], [0.9], [0.7], [0.7], [0.9], [0.2]]))
@@ -126,7 +128,11 @@ class RWKV7(Linked):
         heads = [z.unflatten(-1, (self.heads, self.width)) for z in (k * self.erase_scale, self.r(xr), written, v)]
         erase, r, written, v = heads
         rate, log_decay = [z.unflatten(-1, (self.heads, self.width)) for z in (rate, log_decay)]
-        return r, written, v, rate, normalize(erase, dim=-1), log_decay, self.gate(xg)
+        return r, written, v, rate, self._unit(erase), log_decay, self.gate(xg)
+
+    def _unit(self, x: Tensor) -> Tensor:
+        eps = self.key_eps
+        return x * (x.square().sum(-1, keepdim=True) + eps).rsqrt() if eps else normalize(x, dim=-1)
 
     def _output(self, y: Tensor, r: Tensor, k: Tensor, v: Tensor, gate: Tensor) -> Tensor:
         flat = y.flatten(-2)

@@ -2,9 +2,8 @@
 
 Papers of the mixers: 2312.06635, 2406.06484, 2412.06464. The first two split the width of the model among their heads.
 
-Their RWKV-7 hands the values of its first layer to all others, which is no layer's own function here: not supported.
-Nor are layers of attention among others (`attn`), keys without a convolution, and values of another width than keys'
-in DeltaNet.
+Not supported are layers of attention among others (`attn`), keys without a convolution, and values of another width
+than keys' in DeltaNet. Their RWKV-7 has a page of its own.
 """
 
 from __future__ import annotations
