@@ -5,7 +5,7 @@ from forecasters.support import mean_error, parts, seasonal
 from runnel.forecasters import dlinear, last_value, ridge, seasonal_naive
 from runnel.forecasters.blend import Config, Member
 from runnel.windows import FitConfig, WindowShape, build
-from runnel.windows.stacking import reference, trimmed
+from runnel.windows.stacking import best, reference, simplex, weights
 
 
 def grams(folds=4, count=6, seed=0):
@@ -22,22 +22,36 @@ def grams(folds=4, count=6, seed=0):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_weights_equal_the_sums(seed):
+def test_the_members_that_are_kept_are_those_of_the_sums(seed):
     made = grams(seed=seed)
-    expected = reference([gram.tolist() for gram in made])
-    assert trimmed(made).tolist() == pytest.approx(expected, abs=1e-12)
+    assert best(made).tolist() == reference([gram.tolist() for gram in made])
 
 
 def test_as_many_as_do_well_together_on_folds_that_had_no_part():
-    alike = torch.full((3, 3), 1.0, dtype=torch.float64) + torch.diag(
-        torch.tensor([0.0, 0.1, 0.2], dtype=torch.float64)
-    )
-    assert trimmed([alike, alike]).tolist() == [1, 0, 0], "nothing is won by the others"
+    alike = torch.full((3, 3), 1.0, dtype=torch.float64) + torch.diag(torch.tensor([0, 0.1, 0.2], dtype=torch.float64))
+    assert best([alike, alike]).tolist() == [0], "nothing is won by the others"
     apart = torch.diag(torch.tensor([1.0, 1.1, 40.0], dtype=torch.float64))
-    assert trimmed([apart, apart]).tolist() == [0.5, 0.5, 0], (
-        "errors that have nothing to do with each other cancel out"
-    )
-    assert trimmed([apart]).tolist() == pytest.approx([1 / 3] * 3), "a single fold leaves nothing to choose by"
+    assert best([apart, apart]).tolist() == [0, 1], "errors that have nothing to do with each other cancel out"
+    assert best([apart]).tolist() == [0, 1, 2], "a single fold leaves nothing to choose by"
+
+
+def test_weights_are_pulled_to_the_even_mean_of_those_that_are_kept():
+    apart = torch.diag(torch.tensor([1.0, 2.0, 40.0], dtype=torch.float64))
+    free, near, even = (weights([apart, apart], pull).tolist() for pull in (0.0, 1.0, 1e9))
+    assert free == pytest.approx([2 / 3, 1 / 3, 0]) and even == pytest.approx([0.5, 0.5, 0])
+    assert near == pytest.approx([11 / 18, 7 / 18, 0])  # (4/3 + 1) w_1 = (8/3 + 1) w_2
+        [0.5 + 1 / 6, 0.5 - 1 / 6, 0]
+    )  # (1 + 1) w_1 = (3 + 1) w_2 in units of the even mean's 1
+
+
+def test_many_weights_are_no_worse_than_any_on_a_grid():
+    errors = torch.randn(3, 50, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    gram = errors @ errors.T
+    found = simplex(gram)
+    assert float(found.sum()) == pytest.approx(1) and (found >= 0).all()
+    steps = torch.linspace(0, 1, 21, dtype=torch.float64)
+    grid = [torch.stack([x, y, 1 - x - y]) for x in steps for y in steps if x + y <= 1]
+    assert all(found @ gram @ found <= w @ gram @ w + 1e-9 for w in grid)
 
 
 def members():

@@ -1,17 +1,19 @@
-"""Blend: the even mean of the forecasters that do best out of sample, as many as do well together.
+"""Blend: a convex combination of the forecasters that do best out of sample, as many as do well together.
 
 Papers: "Forecast Combinations" (Timmermann, 2006) and "Persistence in forecasting performance and conditional
-combination strategies" (Aiolfi and Timmermann, 2006): trim the poor, average the rest, do not learn the weights.
+combination strategies" (Aiolfi and Timmermann, 2006): trim the poor, then hold on to the even mean; "Stacked
+Regressions" (Breiman, 1996): weights that are not negative, learned from held-out forecasts.
 
-    forecast = mean of the k best members                                              (1)
+    forecast = sum over the k best members m of w_m P_m,  w near 1/k                   (1)
 
 | code | meaning |
 |---|---|
+| P_m | forecasts of member m |
 | folds | stretches of rows that members fitted before them forecast; the last is the validation part |
-| k | from 1 (the best member) to all of them, chosen by folds that had no part in the order (`windows/stacking.py`) |
+| k, pull | how many are kept, chosen by folds that had no part in the order; how near w is (`windows/stacking.py`) |
 
 Weights that are best on one stretch suit its season, and an even mean is hard to beat ("The combination of forecasts",
-Bates and Granger, 1969, and much since); but an even mean of anything at all is not. One number is all that is learned.
+Bates and Granger, 1969, and much since); but an even mean of anything at all is not.
 
 A model that is used on the rows after validation was fitted as long ago as validation is: its folds begin as long
 after the rows that it was fitted on. What was true near those rows (the level of a series) may not be true later.
@@ -30,7 +32,7 @@ from torch import Tensor, nn
 
 from runnel.windows import FitConfig, FitReport, Window, WindowModel, WindowSet, WindowShape, build
 from runnel.windows.model import Progress
-from runnel.windows.stacking import products, trimmed
+from runnel.windows.stacking import products, weights
 
 PAPERS: dict[str, str] = {}
 
@@ -51,16 +53,18 @@ class Member:
 class Config:
     """members: at least one. cuts: rising shares of the training rows, up to which members are fitted for a fold.
 
-    every: the windows that members are judged by are thinned out to one in so many.
+    pull: towards the even mean. every: the windows that members are judged by are thinned out to one in so many.
     """
 
     members: tuple[Member, ...]
     cuts: tuple[float, ...] = (1 / 2, 2 / 3, 5 / 6)
+    pull: float = 1.0
     every: int = 4
 
     def __post_init__(self) -> None:
-        if not self.members or self.every < 1:
-            raise ValueError(f"blend needs members and every >= 1; got {len(self.members)} members, {self.every}")
+        if not self.members or self.every < 1 or self.pull < 0:
+            found = f"{len(self.members)} members, every={self.every}, pull={self.pull}"
+            raise ValueError(f"blend needs members, every >= 1 and pull >= 0; got {found}")
         if any(not a < b for a, b in itertools.pairwise((0.0, *self.cuts, 1.0))):
             raise ValueError(f"cuts of blend must rise and lie in (0, 1); got {self.cuts}")
 
@@ -92,7 +96,7 @@ class Blend(WindowModel):
         config: FitConfig | None = None,
         progress: Progress = lambda done, text: None,
     ) -> FitReport:
-        """Fit every member before every fold, and last on the whole training part; choose k of (1)."""
+        """Fit every member before every fold, and last on the whole training part; choose k and w of (1)."""
         started, folds, grams = time.perf_counter(), self.folds(train, valid), []
         for number, (learn, stop, judge) in enumerate(folds):
             forecasts = []
@@ -106,7 +110,7 @@ class Blend(WindowModel):
                 model.eval()
             grams.append(products(torch.stack(forecasts), _targets(judge.every(self.config.every))))
         self.scores = [list(errors) for errors in zip(*[gram.diagonal().tolist() for gram in grams], strict=True)]
-        self.weights.copy_(trimmed(grams))
+        self.weights.copy_(weights(grams, self.config.pull))
         blended = float(self.weights.double() @ grams[-1] @ self.weights.double())
         return FitReport(blended, 0, time.perf_counter() - started)
 
