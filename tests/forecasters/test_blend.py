@@ -40,8 +40,6 @@ def test_weights_are_pulled_to_the_even_mean_of_those_that_are_kept():
     free, near, even = (weights([apart, apart], pull).tolist() for pull in (0.0, 1.0, 1e9))
     assert free == pytest.approx([2 / 3, 1 / 3, 0]) and even == pytest.approx([0.5, 0.5, 0])
     assert near == pytest.approx([11 / 18, 7 / 18, 0])  # (4/3 + 1) w_1 = (8/3 + 1) w_2
-        [0.5 + 1 / 6, 0.5 - 1 / 6, 0]
-    )  # (1 + 1) w_1 = (3 + 1) w_2 in units of the even mean's 1
 
 
 def test_many_weights_are_no_worse_than_any_on_a_grid():
