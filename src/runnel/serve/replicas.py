@@ -136,7 +136,7 @@ class Router:
         idlest = min(running, key=lambda replica: replica.busy)
         if mark is None:
             return idlest
-        own = max(running, key=lambda replica: _rank(mark, self.replicas.index(replica)))
+        own = max(running, key=lambda replica: rank(mark, self.replicas.index(replica)))
         return own if own.busy <= idlest.busy + AHEAD else idlest
 
     async def handle(self, request: Request) -> Response:
@@ -145,7 +145,7 @@ class Router:
                 return await self._metrics(request)
             if request.url.path in ("/health", "/ready"):
                 return await self._all(request)
-            body, mark = await self._read(request)
+            body, mark = await read_marked(request, self.most)
             return await self._forward(request, self.choose(mark), body)
         except (Refused, Busy) as error:
             return answered(error)
@@ -153,24 +153,6 @@ class Router:
             return Response(status_code=499)
         except httpx.TransportError:
             return answered(Refused(502, "the replica that this belonged to has ended; ask again", "server_error"))
-
-    async def _read(self, request: Request) -> tuple[bytes | AsyncIterator[bytes], str | None]:
-        """The body, and what the request belongs to. What a replica reads piece by piece is passed on so."""
-        kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
-        if request.method == "POST" and kind != "application/json":
-            return request.stream(), None
-        body = bytearray()
-        try:
-            async with asyncio.timeout(PATIENCE):
-                async for piece in request.stream():
-                    body += piece
-                    if len(body) > self.most:
-                        raise Refused(413, f"a body may have at most {self.most} bytes")
-        except TimeoutError:
-            raise Refused(408, f"a body must come within {PATIENCE:.0f} seconds") from None
-        path = request.url.path
-        mark = json.dumps(path.split("/")[3]) if path.startswith("/v1/states/") else mark_of(bytes(body))
-        return bytes(body), mark and f"{request.headers.get('authorization', '')} {mark}"
 
     async def _forward(self, request: Request, replica: Replica, body: bytes | AsyncIterator[bytes]) -> Response:
         target = f"{replica.address}{request.url.path}" + (f"?{request.url.query}" if request.url.query else "")
@@ -205,9 +187,28 @@ class Router:
         return PlainTextResponse(labelled([response.text for response in found]))
 
 
-def _rank(mark: str, number: int) -> bytes:
+async def read_marked(request: Request, most: int) -> tuple[bytes | AsyncIterator[bytes], str | None]:
+    """The body, and what the request belongs to. What a replica reads piece by piece is passed on so."""
+    kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    if request.method == "POST" and kind != "application/json":
+        return request.stream(), None
+    body = bytearray()
+    try:
+        async with asyncio.timeout(PATIENCE):
+            async for piece in request.stream():
+                body += piece
+                if len(body) > most:
+                    raise Refused(413, f"a body may have at most {most} bytes")
+    except TimeoutError:
+        raise Refused(408, f"a body must come within {PATIENCE:.0f} seconds") from None
+    path = request.url.path
+    mark = json.dumps(path.split("/")[3]) if path.startswith("/v1/states/") else mark_of(bytes(body))
+    return bytes(body), mark and f"{request.headers.get('authorization', '')} {mark}"
+
+
+def rank(mark: str, replica: object) -> bytes:
     """The highest one wins, so that few marks move when a replica comes or goes."""
-    return hashlib.sha256(f"{mark} {number}".encode()).digest()
+    return hashlib.sha256(f"{mark} {replica}".encode()).digest()
 
 
 def mark_of(body: bytes) -> str | None:

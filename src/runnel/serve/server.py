@@ -25,7 +25,7 @@ from runnel.serve.metrics import Metrics
 from runnel.serve.prefixes import Prefixes
 from runnel.serve.served import Served
 from runnel.serve.service import Service
-from runnel.serve.store import Budget, Store
+from runnel.serve.store import WAL, Budget, Store
 
 M_ARENA_MAX = -8
 """A parameter of glibc's mallopt."""
@@ -37,7 +37,7 @@ DRAFTERS = ("auto", "suffix", "prompt_lookup")
 class Settings:
     """What an operator decides. states: the folder of kept states; stride: tokens between those of a prompt that is
     read. weights: of the native engine, or "torch". force: bind publicly without a key. claimed: the folder of states
-    belongs to a router already, which others call by the host `called`.
+    belongs to a router already, which others call by the host `called`. journal: see `Store`.
     """
 
     run: Path
@@ -59,6 +59,7 @@ class Settings:
     drain: int = 30
     claimed: bool = False
     called: str | None = None
+    journal: str = WAL
 
 
 def check_address(host: str, keys: Keys, force: bool) -> None:
@@ -104,7 +105,7 @@ def app_of(settings: Settings) -> Any:
     check_address(settings.host, keys, settings.force)
     served, metrics = served_of(settings), Metrics()
     engine = Engine(served.model, settings.limits, metrics, list(served.drafters.values()))
-    store = Store(settings.states, served.model, settings.budget, settings.claimed)
+    store = Store(settings.states, served.model, settings.budget, settings.claimed, settings.journal)
     service = Service(served, engine, store, Prefixes(store, metrics, settings.stride), metrics)
     own = {"localhost", "127.0.0.1", "::1", settings.host, settings.called or settings.host}
     hosts = None if keys or settings.force else frozenset(own)

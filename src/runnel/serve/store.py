@@ -43,6 +43,7 @@ CREATE INDEX IF NOT EXISTS ages ON states (kind, used);
 CREATE INDEX IF NOT EXISTS clock ON states (used);
 CREATE INDEX IF NOT EXISTS sizes ON states (bytes);
 """
+WAL = "wal"
 NOW = "(SELECT COALESCE(MAX(used), 0) + 1 FROM states)"
 """A clock that counts uses, the same for all processes."""
 
@@ -73,17 +74,23 @@ class Budget:
     disk: int = 4 << 30
 
 
-def claim(folder: Path) -> FileLock:
+def hold(folder: Path, wait: float = 0.0) -> FileLock:
+    """Keep a folder for one server. wait: seconds for another one to leave it."""
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=wait)
+    except Timeout:
+        raise ValueError(f"another server keeps its states in {folder}: give another --states") from None
+    return lock
+
+
+def claim(folder: Path, journal: str = WAL) -> FileLock:
     """Take a folder for one server. Files and index agree after it, whatever crash came before; it has a secret."""
     bodies = folder / "bodies"
     bodies.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise ValueError(f"another server keeps its states in {folder}: give another --states") from None
+    lock = hold(folder)
     _secret(folder / "secret")
-    index = _index(folder)
+    index = _index(folder, journal)
     known = {row[0] for row in index.execute("SELECT id FROM states")}
     there = {path.stem for path in bodies.glob("*.safetensors")}
     for path in bodies.iterdir():
@@ -96,17 +103,20 @@ def claim(folder: Path) -> FileLock:
 
 class Store:
     """States of one model in a folder. Safe for many threads, and for many processes once one of them has claimed the
-    folder. claimed: whether it has; else this one does. on_drop: told of every entry that goes.
+    folder. claimed: whether it has; else this one does. journal: how SQLite keeps the index whole: "wal", the faster
+    one, or "delete", which several machines can share. on_drop: told of every entry that goes.
     """
 
-    def __init__(self, folder: Path, model: TextModel, budget: Budget, claimed: bool = False) -> None:
+    def __init__(
+        self, folder: Path, model: TextModel, budget: Budget, claimed: bool = False, journal: str = WAL
+    ) -> None:
         self.folder, self.model, self.budget = folder, model, budget
         self.bodies = folder / "bodies"
-        self._claim = None if claimed else claim(folder)
+        self._claim = None if claimed else claim(folder, journal)
         self.fingerprint = model.fingerprint()
         self._lock, self._memory, self._held = threading.RLock(), OrderedDict[str, State](), 0
         self._secret = _secret(folder / "secret")
-        self._index = _index(folder)
+        self._index = _index(folder, journal)
         self.on_drop: Callable[[Entry], None] = lambda entry: None
 
     def close(self) -> None:
@@ -268,9 +278,9 @@ class Store:
                 self.drop(Entry(*oldest))
 
 
-def _index(folder: Path) -> sqlite3.Connection:
+def _index(folder: Path, journal: str) -> sqlite3.Connection:
     index = sqlite3.connect(folder / "index.sqlite", timeout=30, check_same_thread=False, isolation_level=None)
-    index.execute("PRAGMA journal_mode = WAL")
+    index.execute(f"PRAGMA journal_mode = {journal}")
     index.execute("PRAGMA synchronous = FULL")
     index.executescript(SCHEMA)
     return index
