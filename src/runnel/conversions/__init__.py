@@ -27,6 +27,8 @@ FOLDER = "conversions"
 DROPPED = ("window", "sinks", "cap", "scale", "rope_base", "rope", "rotated")
 SHAPES = ("heads", "head_dim", "kv_heads", "qk_norm", "norm_eps", "norm_offset")
 
+SAME = ("rope_base", "rope", "rotated", "qk_norm", "norm_eps", "norm_offset", "bias", "out_bias")
+
 
 class Conversion(ABC):
     """carries: options of attention, beyond its shapes, that the mixer has a place for."""
@@ -55,6 +57,13 @@ class Conversion(ABC):
             value = getattr(attention.config, field.name)
             if field.name not in allowed and value != field.default:
                 raise ValueError(f"{self.target} has no place for attention's {field.name}={value!r}")
+
+
+def same(attention: Attention, config: type[Any]) -> dict[str, Any]:
+    """Options that a mixer shares with attention, where this one's are not the defaults. config: the mixer's Config."""
+    defaults = {field.name: field.default for field in dataclasses.fields(config)}
+    values = {name: getattr(attention.config, name) for name in SAME if name in defaults}
+    return {name: value for name, value in values.items() if value != defaults[name]}
 
 
 class Projections(NamedTuple):

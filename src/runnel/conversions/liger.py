@@ -10,7 +10,6 @@ here the projections of the converted layers themselves are trained.
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 
 import torch
@@ -18,13 +17,12 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import sigmoid
 
-from runnel.conversions import Conversion
+from runnel.conversions import Conversion, same
 from runnel.mixers import liger
 from runnel.mixers.attention import Attention
 from runnel.patterns import Part
 
 PAPERS = {"Liger: Linearizing Large Language Models to Gated Recurrent Structures": "2503.01496"}
-SHARED = ("rope_base", "rope", "rotated", "qk_norm", "norm_eps", "norm_offset", "bias", "out_bias")
 
 
 @dataclass(frozen=True)
@@ -40,10 +38,7 @@ class ToLiger(Conversion):
 
     def part(self, attention: Attention) -> Part:
         own = {"heads": attention.heads, "head_dim": attention.width, "kv_heads": attention.groups}
-        shared = {name: getattr(attention.config, name) for name in SHARED}
-        defaults = {field.name: field.default for field in dataclasses.fields(liger.Config)}
-        said = {name: value for name, value in shared.items() if value != defaults[name]}
-        return Part("liger", {**own, "window": self.config.window, **said})
+        return Part("liger", {**own, "window": self.config.window, **same(attention, liger.Config)})
 
     def transfer(self, attention: Attention, made: liger.Liger) -> None:
         made.load_state_dict(attention.state_dict())

@@ -17,9 +17,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import layer_norm
 
-from runnel.conversions import Conversion, Projections
+from runnel.conversions import Conversion, Projections, same
+from runnel.mixers import supra
 from runnel.mixers.attention import Attention
-from runnel.mixers.supra import Supra
 from runnel.ops.rope import rope
 from runnel.patterns import Part
 
@@ -36,22 +36,20 @@ class ToSupra(Conversion):
 
     def part(self, attention: Attention) -> Part:
         shapes = {"heads": attention.heads, "head_dim": attention.width, "kv_heads": attention.groups}
-        return Part("supra", {**shapes, "rope_base": attention.config.rope_base})
+        return Part("supra", {**shapes, **same(attention, supra.Config)})
 
-    def transfer(self, attention: Attention, made: Supra) -> None:
+    def transfer(self, attention: Attention, made: supra.Supra) -> None:
         q, k, v, out = Projections.of(attention)
         once = slice(None, None, attention.heads // attention.groups)
         made.qkv.weight.copy_(torch.cat([x.flatten(0, 1) for x in (q, k[once], v[once])]))
         made.out.weight.copy_(out)
 
 
-def reference(attention: Attention, made: Supra, u: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
+def reference(attention: Attention, made: supra.Supra, u: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
     """The paper's layer with phi = relu, as a sum over the past of every token."""
     p, positions = Projections.of(attention), torch.arange(u.shape[1])
-    q, k = [
-        rope(torch.einsum("btd,hkd->bthk", u, w).relu(), positions[None], attention.config.rope_base)
-        for w in (p.q, p.k)
-    ]
+    turning = (attention.config.rope_base, attention.scaling, attention.config.rotated)
+    q, k = [rope(torch.einsum("btd,hkd->bthk", u, w).relu(), positions[None], *turning) for w in (p.q, p.k)]
     v = torch.einsum("btd,hkd->bthk", u, p.v)
     slope = 2 ** (-8 * torch.arange(1, attention.heads + 1, dtype=u.dtype) / attention.heads)
     ages = (positions[:, None] - positions).to(u.dtype)

@@ -19,7 +19,7 @@ converted layer begins with the features of its origin.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -30,7 +30,7 @@ from runnel.lineage import Lineage
 from runnel.mixer import Mixer, grouped_heads, linear, parameter
 from runnel.mixers import slopes
 from runnel.ops.outer import outer_scan
-from runnel.ops.rope import rope
+from runnel.ops.rope import rope, scaling
 
 PAPERS = {"Linearizing Large Language Models": "2405.06640"}
 
@@ -41,6 +41,8 @@ class Config:
     head_dim: int | None = None
     kv_heads: int | None = None
     rope_base: float = 10_000.0
+    rope: dict[str, Any] | None = None
+    rotated: int | None = None
 
 
 class State(NamedTuple):
@@ -60,12 +62,13 @@ class FeatureMap(nn.Module):
 
 
 class Supra(Mixer):
-    variants = ({"heads": 4, "head_dim": 4, "kv_heads": 2, "rope_base": 100.0},)
+    variants = ({"heads": 4, "head_dim": 4, "kv_heads": 2, "rope_base": 100.0, "rotated": 2},)
 
     def __init__(self, d_model: int, config: Config) -> None:
         super().__init__()
         heads, groups, width = grouped_heads("supra", d_model, config.heads, config.head_dim, config.kv_heads)
         self.config, self.heads, self.groups, self.width = config, heads, groups, width
+        self.scaling = None if config.rope is None else scaling(config.rope)
         self.qkv = linear(d_model, (heads + 2 * groups) * width)
         self.q_map, self.k_map = FeatureMap(heads, width), FeatureMap(groups, width)
         self.out = linear(heads * width, d_model)
@@ -97,7 +100,8 @@ class Supra(Mixer):
         """q, k, v (B, T, H, K); keys are divided by sqrt(K)."""
         sizes = (self.heads, self.groups, self.groups)
         q, k, v = self.qkv(x).unflatten(-1, (-1, self.width)).split(sizes, dim=-2)
-        q, k = [rope(phi(y), positions, self.config.rope_base) for phi, y in ((self.q_map, q), (self.k_map, k))]
+        turning = (self.config.rope_base, self.scaling, self.config.rotated)
+        q, k = [rope(phi(y), positions, *turning) for phi, y in ((self.q_map, q), (self.k_map, k))]
         k, v = [y.repeat_interleave(self.heads // self.groups, dim=-2) for y in (k, v)]
         return q, k * self.width**-0.5, v
 
