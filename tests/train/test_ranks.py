@@ -1,25 +1,32 @@
 """Several processes make the run that one makes, and end together when one of them fails."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import jobs
 import many
 import pytest
 import small_run
 import torch
 
 import runnel
-from runnel.train import Mesh, Ranks
+from runnel.train import Interrupted, Mesh, Ranks
 from runnel.train.metrics import read
 from runnel.types import Batch
 
 SETTINGS = {"steps": 6, "lr": 1e-2, "valid_every": 3, "accumulate": 2, "ema": 0.9, "save_seconds": 1e9}
+PLAIN = {**SETTINGS, "ema": None}
+PRECISIONS = [(None, False), (torch.bfloat16, False), (None, True)]
 
 
-def alone(text, folder, settings=SETTINGS, **options):
-    return many.run(1, "jobs:train", text, folder, None, settings, *options.values())[0]
+@pytest.fixture(scope="module")
+def alone(text, tmp_path_factory):
+    """The undisturbed run of one process, with an average of weights and without."""
+    ways = {"averaged": SETTINGS, "plain": PLAIN}
+    return {way: jobs.train(text, tmp_path_factory.mktemp(way), None, settings) for way, settings in ways.items()}
 
 
 def close(found, wanted, within=1e-9):
@@ -29,62 +36,84 @@ def close(found, wanted, within=1e-9):
     assert weights == pytest.approx(wanted[2], abs=within)
 
 
-def test_two_ranks_are_one(text, tmp_path):
-    wanted = alone(text, tmp_path / "one")
-    found = many.run(2, "jobs:train", text, tmp_path / "two", Mesh(data=2), SETTINGS)
+def test_two_ranks_are_one(text, tmp_path, alone):
+    found = many.again(2, "jobs:train", text, tmp_path, Mesh(data=2), SETTINGS)
     assert found[0] == found[1]  # to the bit
-    close(found[0], wanted)
-    steps = [(line["split"], line["step"]) for line in read(tmp_path / "two")]
-    assert steps == [(line["split"], line["step"]) for line in read(tmp_path / "one")]  # written once
+    close(found[0], alone["averaged"])
+    written = [(line["split"], line["step"]) for line in read(tmp_path)]
+    first, second = [[("train", step) for step in steps] for steps in ((1, 2, 3), (4, 5, 6))]
+    assert written == [*first, ("valid", 3), *second, ("valid", 6)]  # once
 
 
 @pytest.mark.parametrize(
     ("count", "mesh", "extra"),
     [
         (2, Mesh(data=2), {"shard": True}),
+        (2, Mesh(data=2), {"shard": True, "offload": True}),
         (2, Mesh(sequence=2), {"shard": True, "recompute": True}),
         (4, Mesh(data=2, sequence=2), {}),
         (1, None, {"recompute": True, "chunk": 7}),
     ],
-    ids=["sharded", "sharded slices", "two by two", "recomputed"],
+    ids=["sharded", "offloaded", "sharded slices", "two by two", "recomputed"],
 )
-def test_what_is_kept_where_changes_nothing(text, tmp_path, count, mesh, extra):
-    settings = {**SETTINGS, "ema": None}
-    wanted = alone(text, tmp_path / "one", settings)
-    for found in many.run(count, "jobs:train", text, tmp_path / "other", mesh, {**settings, **extra}):
+def test_what_is_kept_where_changes_nothing(text, tmp_path, alone, count, mesh, extra):
+    for found in many.again(count, "jobs:train", text, tmp_path, mesh, {**PLAIN, **extra}):
+        close(found, alone["plain"], 1e-8)
+
+
+@pytest.mark.thorough
+def test_two_hundred_steps_have_the_same_curve(text, tmp_path):
+    settings, pattern = {"steps": 200, "lr": 1e-2, "valid_every": 50, "save_seconds": 1e9}, "mamba2, gla, attention"
+    wanted = jobs.train(text, tmp_path / "one", None, settings, 5, pattern)
+    mesh = Mesh(data=2, sequence=2)
+    for found in many.again(4, "jobs:train", text, tmp_path / "four", mesh, settings, 5, pattern):
+        assert len(found[0]) == 200 and found[0][-1] < found[0][0] / 2
         close(found, wanted, 1e-8)
 
 
-def test_a_sharded_run_goes_on_alone_and_the_other_way_round(text, tmp_path):
-    settings = {**SETTINGS, "ema": None}
-    wanted = alone(text, tmp_path / "one", settings)
-    sharded = {**settings, "shard": True}
-    many.run(2, "jobs:interrupted_at", text, tmp_path / "first", 3, sharded)
-    close(alone(text, tmp_path / "first", settings), (wanted[0][3:], *wanted[1:]), 1e-8)
-    many.run(1, "jobs:interrupted_at", text, tmp_path / "second", 3, settings)
-    found = many.run(2, "jobs:train", text, tmp_path / "second", Mesh(data=2), sharded)[1]
-    close(found, (wanted[0][3:], *wanted[1:]), 1e-8)
+def test_bfloat16_halves_what_is_gathered(text):
+    for whole, half, waiting in zip(*[many.again(2, "jobs:gathered", text, *how) for how in PRECISIONS], strict=True):
+        assert half[1] == whole[1] // 2 > 0
+        assert half[2] == whole[2] == {"torch.float32"}  # gradients are summed in it
+        assert half[0] == pytest.approx(whole[0], rel=0.01) and half[0] != whole[0]
+        assert torch.cosine_similarity(half[3], whole[3], dim=0) > 0.99
+        assert waiting[0] == whole[0] and torch.equal(waiting[3], whole[3])
 
 
-def test_killed_in_a_checkpoint_they_go_on_as_if_nothing_had_been(text, tmp_path):
-    settings = {**small_run.SAVING, "steps": 8}
-    wanted = many.run(2, "jobs:train", text, tmp_path / "whole", Mesh(data=2), settings)[0]
-    assert many.run(2, "jobs:killed_at", text, tmp_path / "cut", 4, settings)[0] == ("Killed", "no result")
-    found = many.run(2, "jobs:train", text, tmp_path / "cut", Mesh(data=2), settings)[0]
+def test_a_sharded_run_goes_on_alone_and_the_other_way_round(text, tmp_path, alone):
+    losses, *rest = alone["plain"]
+    sharded = {**PLAIN, "shard": True}
+    stopped = many.again(2, "jobs:interrupted_at", text, tmp_path / "first", 3, sharded)
+    assert [kind for kind, _ in stopped] == ["Interrupted"] * 2, stopped
+    close(jobs.train(text, tmp_path / "first", None, PLAIN), (losses[3:], *rest), 1e-8)
+    with pytest.raises(Interrupted):
+        jobs.interrupted_at(text, tmp_path / "second", 3, PLAIN)
+    close(many.again(2, "jobs:train", text, tmp_path / "second", Mesh(data=2), sharded)[1], (losses[3:], *rest), 1e-8)
+
+
+KILLED = {**small_run.SAVING, "steps": 8}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(text, tmp_path_factory):
+    return many.again(2, "jobs:train", text, tmp_path_factory.mktemp("whole"), Mesh(data=2), KILLED)[0]
+
+
+@pytest.mark.parametrize("job", ["killed_at", "killed_together"])
+def test_killed_in_a_checkpoint_or_all_at_once_they_go_on_as_if_nothing_had_been(text, tmp_path, undisturbed, job):
+    wanted, other = undisturbed, tmp_path / "other"
+    assert many.run(2, f"jobs:{job}", text, tmp_path / "cut", 4, KILLED)[0] == ("Killed", "no result")
+    shutil.copytree(tmp_path / "cut", other)
+    found = many.again(2, "jobs:train", text, tmp_path / "cut", Mesh(data=2), KILLED)[0]
     assert found[1:] == wanted[1:]  # to the bit
     assert found[0] == wanted[0][-len(found[0]) :]
+    close(jobs.train(text, other, None, KILLED), (wanted[0][-len(found[0]) :], *wanted[1:]), 1e-6)  # another mesh
 
 
 def test_more_ranks_than_rows(text, tmp_path):
     settings = {**SETTINGS, "accumulate": 1}
-    wanted = many.run(1, "jobs:train", text, tmp_path / "one", None, settings, 2)[0]
-    close(many.run(3, "jobs:train", text, tmp_path / "three", Mesh(data=3), settings, 2)[2], wanted)
-
-
-def test_going_on_with_another_number_of_ranks(text, tmp_path):
-    wanted = alone(text, tmp_path / "one", {**SETTINGS, "ema": None})
-    many.run(2, "jobs:interrupted_at", text, tmp_path / "two", 3, {**SETTINGS, "ema": None})
-    close(alone(text, tmp_path / "two", {**SETTINGS, "ema": None}), (wanted[0][3:], *wanted[1:]))
+    wanted = jobs.train(text, tmp_path / "one", None, settings, 2)
+    close(many.again(3, "jobs:train", text, tmp_path / "three", Mesh(data=3), settings, 2)[2], wanted)
 
 
 @pytest.mark.parametrize(
@@ -107,9 +136,10 @@ def test_a_signal_to_one_stops_all_after_the_same_step(text, tmp_path):
     assert steps[0] == steps[1] >= 3
 
 
-@pytest.mark.parametrize(("what", "named"), [("model", "run"), ("settings", "run")])
+@pytest.mark.parametrize(("what", "named"), [("model", "run"), ("settings", "run"), ("data", "run"), ("code", "code")])
 def test_ranks_that_differ_are_refused_by_all(text, tmp_path, what, named):
-    found = many.run(2, "jobs:start_differently", text, tmp_path, what)
+    (tmp_path / "other.txt").write_text(text.read_text().replace("the", "one"))
+    found = many.run(2, "jobs:start_differently", text, tmp_path / "run", what, tmp_path / "other.txt")
     assert [kind for kind, _ in found] == ["ValueError"] * 2
     assert f"all ranks must have the same {named}" in found[0][1] and "rank 1 has" in found[0][1]
 
