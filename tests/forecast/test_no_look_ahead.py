@@ -41,6 +41,15 @@ def test_forecasts_from_a_cutoff(data, model, refit):
     pd.testing.assert_frame_equal(a, b)
 
 
+@pytest.mark.parametrize("block", [1, 3])
+def test_paths_from_a_cutoff(data, block):
+    f = Forecaster(h=6, freq="h", block=block, paths=5, lookback=24)
+    first = [f.cross_validation(d, 9, 6, level=[80]) for d in (data, perturbed(data))]
+    a, b = (out[out["cutoff"] <= CUTOFF].drop(columns="y") for out in first)
+    assert len(a) > 0
+    pd.testing.assert_frame_equal(a, b)
+
+
 def test_scales_and_filled_values_of_training_rows(data):
     made = [panel.make(d, panel.Columns(past=("promo",)), "h") for d in (data, perturbed(data))]
     upto = np.full(3, 150)

@@ -1,6 +1,7 @@
 """The protocol of the standard table, on the real file: figures of models that need no training are exact."""
 
 import pytest
+import torch
 
 from runnel.forecast import protocol
 from runnel.forecasters.last_value import Config as LastValue
@@ -62,6 +63,20 @@ def test_no_window_reads_a_target_of_its_own_part_or_a_later_one(etth1):
     parts = (etth1.train(shape), etth1.valid(shape), etth1.test(shape))
     for windows, low, high in zip(parts, (96, 8640, 11520), etth1.ends, strict=True):
         assert int(windows.first.min()) == low and int(windows.first.max()) + 96 == high
+
+
+def test_the_calendar_is_known_ahead(tmp_path):
+    path = tmp_path / "days.csv"
+    rows = [f"2024-01-{1 + h // 24:02} {h % 24:02}:00:00,{h}" for h in range(240)]
+    path.write_text("date,a\n" + "\n".join(rows) + "\n")
+    data = protocol.read(path).with_calendar()
+    window = data.test(shape := data.shape(24, 6)).take(torch.tensor([0]))
+    assert shape.future == 4 and window.future.shape == (1, 30, 4)
+    last = window.future[0, -1]  # row 192 + 5: the ninth of January, a Tuesday, at five
+    assert last == pytest.approx([5 / 23 - 0.5, 1 / 6 - 0.5, 8 / 30 - 0.5, 8 / 365 - 0.5])
+    path.write_text("row,a\n" + "\n".join(f"r{h},{h}" for h in range(240)) + "\n")
+    with pytest.raises(ValueError, match="days must have dates in its first column"):
+        protocol.read(path).with_calendar()
 
 
 def test_short_files_and_bad_files(tmp_path):

@@ -41,9 +41,10 @@ def test_every_entry_makes_a_model_of_its_published_setting(recipe):
         assert (entry.mse is None) == (entry.mae is None) and bool(entry.source) == (entry.mse is not None)
     cheap = [e for e in recipe.ENTRIES if e.history == 96]
     for entry in cheap:
-        shape = protocol.WindowShape(96, recipe.HORIZON, 7, season=24)
+        shape = protocol.WindowShape(96, recipe.HORIZON, 7, future=4 if entry.calendar else 0, season=24)
         model = build(entry.config, shape).eval()
-        assert model.point(Window(torch.randn(1, 96, 7))).shape == (1, 96, 7), entry.name
+        marks = torch.randn(1, 192, 4) if entry.calendar else None
+        assert model.point(Window(torch.randn(1, 96, 7), future=marks)).shape == (1, 96, 7), entry.name
 
 
 def test_a_run_is_recorded_and_not_made_again(recipe, data, tmp_path):
@@ -65,7 +66,8 @@ def test_landed_is_within_five_per_cent(recipe, mse, landed):
     found = {"parameters": 1000, "mse": mse, "mae": 0.4, "steps": 10, "spent": 1.0, "ended": "steps", "windows": 2785}
     row = recipe.table([(entry, found)]).splitlines()[-1]
     assert f"| {landed} |" in row and "1,000" in row
-    assert "2,785 test windows" in recipe.page([(entry, found)], 60.0, 0)
+    written = recipe.page([(entry, found)], 60.0, 0)
+    assert "2,785 test windows" in written and "Not run yet: `last_value`" in written and "`nlinear`," not in written
 
 
 def test_a_name_that_is_none_is_refused(recipe):
