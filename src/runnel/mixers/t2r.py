@@ -14,9 +14,9 @@ Paper: "Finetuning Pretrained Transformers into RNNs" (2021, 2103.13076), sectio
 | groups | of heads with the same keys and values, as in attention; they share a map |
 
 Deviates: LEAST is added to every feature, so that a weighted mean is there, with a gradient, also where a query and the
-past have no feature in common. The paper's models have learned positions. Where attention rotates queries and keys, these are rotated before
-phi, so that what phi sees is what the softmax saw. The other options are those of attention, and so are the names of
-the weights.
+past have no feature in common. The paper's models have learned positions; where attention rotates queries and keys,
+these are rotated before phi, so that what phi sees is what the softmax saw. The other options are those of attention,
+and so are the names of the weights.
 """
 
 from __future__ import annotations

@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
+import pytest
 import torch
 
 import runnel
-from runnel import Lineage, interop, native
+from runnel import Lineage, catalog, interop, native
 from runnel.interop import folder as folders
 from tests.decoding.support import CASES as DRAFTERS
 from tests.decoding.support import stepped
@@ -28,6 +31,7 @@ DECODER = {
 }  # fmt: skip
 BOUND, BOUND_64 = 2e-5, 1e-9
 LENGTHS = (40, 23, 7)
+RULES = [name for name in catalog.names("acceptance") if catalog.page("acceptance", name).LOSSLESS]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,17 +123,19 @@ class Family:
         return error(found, logits_of(made.theirs, ids).to(dtype))
 
     @classmethod
-    def exact_drafters(cls, case: str) -> list[str]:
-        """The drafters with which the greedy text is the literal loop's."""
-        model, (ids,) = cls.pair(case, torch.float64).ours, tokens(12, seed=3)
-        prompt = ids[0].tolist()
-        plain, _ = stepped(model, prompt, 8)
-        options = {"max_new_tokens": 8, "decoder": "greedy", "acceptance": "match"}
+    def exact_drafters(cls, case: str, rule: str | None = None) -> list[str]:
+        """The drafters with which the greedy texts of ragged rows are the literal loop's, by a rule of acceptance, or
+        else each by another one.
+        """
+        model, rules = cls.pair(case, torch.float64).ours, itertools.cycle(RULES if rule is None else [rule])
+        prompts = [ids[0].tolist() for ids in tokens(12, 5, seed=3)]
+        plain = [stepped(model, prompt, 8)[0] for prompt in prompts]
+        options = {"max_new_tokens": 8, "decoder": "greedy"}
         texts = {
-            name: runnel.generate(model, [prompt], drafter=make(model), **options).tokens[0]
+            name: runnel.generate(model, prompts, drafter=make(model), acceptance=next(rules), **options).tokens
             for name, make in DRAFTERS.items()
         }
-        return [name for name, text in texts.items() if text == plain]
+        return [name for name, found in texts.items() if found == plain]
 
     def test_logits(self, case):
         assert self.parity(case) < BOUND
@@ -139,6 +145,11 @@ class Family:
 
     def test_every_drafter(self):
         assert self.exact_drafters(next(iter(self.CASES))) == list(DRAFTERS)
+
+    @pytest.mark.thorough
+    @pytest.mark.parametrize("rule", RULES)
+    def test_every_drafter_by_every_rule(self, rule):
+        assert self.exact_drafters(next(iter(self.CASES)), rule) == list(DRAFTERS)
 
     def test_greedy_text(self, case):
         made, (ids,) = self.pair(case), tokens(12)
@@ -163,19 +174,23 @@ class Family:
                     parts.append(logits[0])
                 assert error(torch.cat(parts), expected[0]) < BOUND
 
+    def check_bytes(self, made: Pair, folder: Path) -> None:
+        """Saved, loaded and written back: the same names, dtypes and bytes."""
+        runnel.save(made.ours, folder / "run")
+        interop.save(runnel.load(folder / "run"), folder / "out", like=made.folder)
+        before, after = [folders.open_tensors(place) for place in (made.folder, folder / "out")]
+        assert before.keys() == after.keys()
+        for name in before:
+            one, other = before[name].read(), after[name].read()
+            assert one.dtype == other.dtype and torch.equal(one.view(torch.uint8), other.view(torch.uint8)), name
+
     def test_round_trip(self, case, tmp_path):
-        """Also in bfloat16, where some tensors may stay in float32: the same names, dtypes and bytes."""
+        """Also in bfloat16, where some tensors may stay in float32."""
         import transformers
 
-        for dtype in (torch.float32, torch.bfloat16):
-            made = self.pair(case, dtype)
-            runnel.save(made.ours, tmp_path / "run")
-            interop.save(runnel.load(tmp_path / "run"), tmp_path / "out", like=made.folder)
-            before, after = [folders.open_tensors(folder) for folder in (made.folder, tmp_path / "out")]
-            assert before.keys() == after.keys()
-            for name in before:
-                one, other = before[name].read(), after[name].read()
-                assert one.dtype == other.dtype and torch.equal(one.view(torch.uint8), other.view(torch.uint8)), name
+        for dtype in (torch.bfloat16, torch.float32):
+            self.check_bytes(self.pair(case, dtype), tmp_path)
+        made = self.pair(case)
         loaded, info = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out", output_loading_info=True)
         assert not any(info.values())
         assert all(torch.equal(a, b) for a, b in zip(loaded.parameters(), made.theirs.parameters(), strict=True))
@@ -195,3 +210,49 @@ class Family:
             assert error(packed(ids)[0], made.ours(ids)[0]) < BOUND
             runnel.save_packed(packed, tmp_path)
             assert torch.equal(runnel.load_packed(tmp_path)(ids)[0], packed(ids)[0])
+
+
+class Written:
+    """A function written down, (tokens (T,)) -> logits (T, V), called as a model of transformers."""
+
+    def __init__(self, function: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        self.function = function
+
+    def __call__(self, ids: torch.Tensor, **options: Any) -> Any:
+        return SimpleNamespace(logits=torch.stack([self.function(row) for row in ids]))
+
+
+class Layout(Family):
+    """A layout whose library needs a GPU: the peer is its function, written down from the definition.
+
+    CASES: name -> config.json. tensors(config): its tensors, float64. logits(config, tensors, tokens (T,)) -> (T, V).
+    """
+
+    DOUBLE = True
+    tensors: ClassVar[Callable[..., dict[str, torch.Tensor]]]
+    logits: ClassVar[Callable[..., torch.Tensor]]
+
+    @classmethod
+    def pair(cls, case: str, dtype: torch.dtype = torch.float32) -> Pair:
+        return _written(cls, case, dtype)
+
+    def test_greedy_text(self, case):
+        """Every token of it is the likeliest one after those before it."""
+        made, (ids,) = self.pair(case), tokens(12)
+        text = runnel.generate(made.ours, [ids[0].tolist()], max_new_tokens=64, decoder="greedy").tokens[0]
+        whole = torch.tensor([[*ids[0].tolist(), *text]])
+        assert logits_of(made.theirs, whole)[0, ids.shape[1] - 1 : -1].argmax(-1).tolist() == text
+
+    def test_round_trip(self, case, tmp_path):
+        for dtype in (torch.float32, torch.bfloat16):
+            self.check_bytes(self.pair(case, dtype), tmp_path)
+
+
+@functools.cache
+def _written(layout: type[Layout], case: str, dtype: torch.dtype) -> Pair:
+    config = layout.CASES[case]
+    stored = {name: tensor.to(dtype) for name, tensor in layout.tensors(config).items()}
+    _FOLDERS.append(tempfile.TemporaryDirectory(prefix=f"runnel-{case}-"))
+    folder = Path(_FOLDERS[-1].name)
+    folders.write(folder, config, stored.items())
+    return Pair(Written(functools.partial(layout.logits, config, stored)), interop.load(folder), folder)

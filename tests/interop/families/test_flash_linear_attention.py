@@ -7,7 +7,7 @@ from torch.nn.functional import conv1d, logsigmoid, pad, rms_norm, sigmoid, silu
 from runnel import interop
 from runnel.interop import folder as folders
 
-from .support import error, tokens
+from .support import Layout
 
 COMMON = {"vocab_size": 97, "hidden_size": 16, "num_hidden_layers": 2, "intermediate_size": 24, "norm_eps": 1e-4}
 CASES = {
@@ -88,16 +88,10 @@ def logits(kind, stored, ids):
     return rms_norm(x, (16,), stored["model.norm.weight"], eps) @ stored["lm_head.weight"].T
 
 
-@pytest.mark.parametrize("kind", CASES)
-def test_logits_and_round_trip(kind, tmp_path):
-    stored, (ids,) = tensors(kind), tokens(30)
-    folders.write(tmp_path / "theirs", {"model_type": kind, **COMMON, **CASES[kind]}, stored.items())
-    model = interop.load(tmp_path / "theirs")
-    with torch.no_grad():
-        assert error(model(ids)[0][0], logits(kind, stored, ids[0])) < 1e-9
-    interop.save(model, tmp_path / "out", like=tmp_path / "theirs")
-    after = folders.open_tensors(tmp_path / "out")
-    assert after.keys() == stored.keys() and all(torch.equal(after[name].read(), stored[name]) for name in stored)
+class TestFlashLinearAttention(Layout):
+    CASES = {kind: {"model_type": kind, **COMMON, **own} for kind, own in CASES.items()}
+    tensors = staticmethod(lambda config: tensors(config["model_type"]))
+    logits = staticmethod(lambda config, stored, ids: logits(config["model_type"], stored, ids))
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch.nn.functional import group_norm, layer_norm, relu, sigmoid
 
-from runnel import Lineage, interop
+from runnel import interop
 from runnel.interop import folder as folders
 
-from .support import error, padded, tokens
+from .support import Layout
 
 WIDTH, HEADS, HIDDEN, LAYERS, EPS = 16, 2, 40, 3, 1e-4
 RANKS = {"w": 3, "a": 4, "v": 2, "g": 5}
@@ -17,8 +17,8 @@ CONFIG = {
     "v_low_rank_dim": 2, "gate_low_rank_dim": 5,
 }  # fmt: skip
 OTHERS = {
-    "plain": {},
-    "other": {"norm_first": False, "norm_bias": False, "fuse_norm": False, "tie_word_embeddings": True},
+    "rwkv7": {},
+    "rwkv7_other": {"norm_first": False, "norm_bias": False, "fuse_norm": False, "tie_word_embeddings": True},
 }
 
 
@@ -95,22 +95,10 @@ def logits(theirs, stored, ids):
     return normed(x, "norm") @ stored.get("lm_head.weight", stored["model.embeddings.weight"]).T
 
 
-@pytest.mark.parametrize("case", OTHERS)
-def test_logits_and_round_trip(case, tmp_path):
-    theirs, rows = CONFIG | OTHERS[case], tokens(30, 17, 4)
-    stored = tensors(theirs)
-    folders.write(tmp_path / "theirs", theirs, stored.items())
-    model = interop.load(tmp_path / "theirs")
-    expected = [logits(theirs, stored, row[0]) for row in rows]
-    with torch.no_grad():
-        assert error(model(rows[0])[0][0], expected[0]) < 1e-9
-        for left in (False, True):
-            ids, valid = padded(rows, left)
-            found, _ = model(ids, lineage=Lineage.padded(valid))
-            assert all(error(found[i][valid[i]], expected[i]) < 1e-9 for i in range(3))
-    interop.save(model, tmp_path / "out", like=tmp_path / "theirs")
-    after = folders.open_tensors(tmp_path / "out")
-    assert after.keys() == stored.keys() and all(torch.equal(after[name].read(), stored[name]) for name in stored)
+class TestRwkv7(Layout):
+    CASES = {case: CONFIG | own for case, own in OTHERS.items()}
+    tensors = staticmethod(tensors)
+    logits = staticmethod(logits)
 
 
 @pytest.mark.parametrize(("field", "value"), [("attn", {"layers": [1]}), ("value_dim", 32)])
