@@ -99,6 +99,11 @@ def call(
 ) -> tuple[Float[Tensor, "B T D"], Memory, Links]:
     """A mixer, linked or not."""
     if isinstance(mixer, Linked):
+        for name in mixer.takes:
+            if name not in links:
+                raise ValueError(
+                    f"{type(mixer).__name__} takes the link {name!r}; given are {', '.join(links) or 'none'}"
+                )
         return mixer(x, state, lineage, {name: links[name] for name in mixer.takes})
     return *mixer(x, state, lineage), {}
 

@@ -9,10 +9,11 @@ import torch
 import runnel
 from runnel import catalog, native
 from runnel.lineage import Lineage
-from runnel.mixer import Mixer
+from runnel.links import EMBEDDING, call
 from runnel.native import scans
 from runnel.ops import conv, scan, selective
 from runnel.state import leaves
+from tests.mixers.support import mixer as make_mixer
 
 pytestmark = pytest.mark.skipif(not native.available(), reason="the extension was not built")
 
@@ -197,15 +198,13 @@ def test_exp_of_very_different_decays():
 @pytest.mark.parametrize("name", catalog.names("mixers"))
 def test_every_mixer_trains_the_same_with_and_without(name):
     """Float32, a packed and padded batch: outputs, state and gradients of C++ and of PyTorch."""
-    mixer_class = catalog.class_in(catalog.page("mixers", name), Mixer)
-    torch.manual_seed(0)
-    mixer = mixer_class(32, catalog.page("mixers", name).Config())
+    mixer = make_mixer(name, 32).float()
     lineage = lineages(2, 40)["both" if "packed" in mixer.forms else "plain"]
     x = normal(2, 40, 32)
     valid = torch.ones(2, 40) if lineage.valid is None else lineage.valid.float()
 
     def run():
-        y, state = mixer(x, mixer.init_state(2), lineage)
+        y, state, _ = call(mixer, x, mixer.init_state(2), lineage, {EMBEDDING: x})
         y = y * valid[..., None]
         floats = [leaf for leaf in leaves(state) if leaf.is_floating_point()]
         loss = (y * normal(*y.shape, seed=5)).sum() + sum(leaf.square().sum() for leaf in floats)

@@ -27,9 +27,10 @@ from jaxtyping import Float, Inexact
 from torch import Tensor
 
 from runnel.lineage import Lineage
+from runnel.links import Links, call
 from runnel.mixer import Mixer
 from runnel.ops.recording import unwatched, watched
-from runnel.state import take_memory
+from runnel.state import map_memory, take_memory
 
 VALUES = {
     "attend": "v",
@@ -57,8 +58,11 @@ class TokenMap(NamedTuple):
 
 
 @torch.no_grad()
-def implicit_attention(mixer: Mixer, x: Float[Tensor, "B T D"]) -> TokenMap:
-    """By (1) for the last linear primitive that the mixer calls, by (2) when it calls none; in float64, fresh rows."""
+def implicit_attention(mixer: Mixer, x: Float[Tensor, "B T D"], links: Links | None = None) -> TokenMap:
+    """By (1) for the last linear primitive that the mixer calls, by (2) when it calls none; in float64, fresh rows.
+
+    links: those that the mixer takes of layers before its own.
+    """
     calls: list[tuple[str, Callable[..., Any], dict[str, Any], Tensor]] = []
 
     def watch(name: str, call: Any, arguments: dict[str, Any]) -> Any:
@@ -68,20 +72,20 @@ def implicit_attention(mixer: Mixer, x: Float[Tensor, "B T D"]) -> TokenMap:
             calls.append((name, call.func, arguments, found[0]))
         return found
 
-    mixer, x = _double(mixer, x)
+    mixer, x, links = _double(mixer, x, links)
     with watched(watch):
-        _run(mixer, x)
+        _run(mixer, x, links)
     if not calls:
-        return TokenMap(influence(mixer, x)[:, None], None, None, None)
+        return TokenMap(influence(mixer, x, links)[:, None], None, None, None)
     return _by_impulses(*calls[-1])
 
 
-def influence(mixer: Mixer, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T T"]:
-    """(2), by a backward pass for every output of a row: T D of them."""
-    mixer, x = _double(mixer, x)
+def influence(mixer: Mixer, x: Float[Tensor, "B T D"], links: Links | None = None) -> Float[Tensor, "B T T"]:
+    """(2), by a backward pass for every output of a row: T D of them. Links stay as they are."""
+    mixer, x, links = _double(mixer, x, links)
     with torch.enable_grad():
         x = x.detach().requires_grad_()
-        y = _run(mixer, x)
+        y = _run(mixer, x, links)
         squares = x.new_zeros(x.shape[0], x.shape[1], x.shape[1])
         for t in range(y.shape[1]):
             for channel in range(y.shape[2]):
@@ -115,10 +119,14 @@ def _repeated(part: Any, rows: Tensor) -> Any:
     return take_memory(part, rows) if isinstance(part, (Tensor, tuple)) else part
 
 
-def _double(mixer: Mixer, x: Tensor) -> tuple[Mixer, Tensor]:
-    return copy.deepcopy(mixer).double(), x.double()
+def _double(mixer: Mixer, x: Tensor, links: Links | None) -> tuple[Mixer, Tensor, Links]:
+    wide = {name: map_memory(_wide, value) for name, value in (links or {}).items()}
+    return copy.deepcopy(mixer).double(), x.double(), wide
 
 
-def _run(mixer: Mixer, x: Tensor) -> Tensor:
-    y, _ = mixer(x, mixer.init_state(x.shape[0]), Lineage.sequence(*x.shape[:2]))
-    return y
+def _wide(value: Tensor) -> Tensor:
+    return value.double() if value.is_floating_point() else value
+
+
+def _run(mixer: Mixer, x: Tensor, links: Links) -> Tensor:
+    return call(mixer, x, mixer.init_state(x.shape[0]), Lineage.sequence(*x.shape[:2]), links)[0]

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from runnel import catalog
+from runnel.links import Links
 from runnel.mixer import Mixer
 from runnel.model import Model
 from runnel.probe.implicit_attention import implicit_attention
@@ -49,19 +50,21 @@ class LayerMap:
 def layer_maps(model: Model, tokens: Int[Tensor, "T"]) -> Iterator[LayerMap]:
     """One layer after the other. Maps by the Jacobian take a backward pass for every token and channel."""
     inputs = _inputs_of_mixers(model, tokens)
-    for layer, (mixer, x) in enumerate(zip(model.mixers, inputs, strict=True)):
-        found = implicit_attention(mixer, x)
+    for layer, (mixer, (x, links)) in enumerate(zip(model.mixers, inputs, strict=True)):
+        found = implicit_attention(mixer, x, links)
         shares = found.weights[0].abs()
         shares = (shares / shares.sum(-1, keepdim=True).clamp(min=torch.finfo(shares.dtype).tiny)).mean(0)
         yield LayerMap(layer, " & ".join(catalog.page_name(page) for page in mixer.pages), found.primitive, shares)
 
 
 @torch.no_grad()
-def _inputs_of_mixers(model: Model, tokens: Tensor) -> list[Tensor]:
-    seen: list[Tensor] = []
+def _inputs_of_mixers(model: Model, tokens: Tensor) -> list[tuple[Tensor, Links]]:
+    """What each mixer reads, and the links that it takes."""
+    seen: list[tuple[Tensor, Links]] = []
 
     def note(module: Mixer, arguments: tuple[Any, ...]) -> None:
-        seen.append(arguments[0])
+        x, _, _, links = (*arguments, {})[:4]
+        seen.append((x, links))
 
     hooks = [mixer.register_forward_pre_hook(note) for mixer in model.mixers]
     try:

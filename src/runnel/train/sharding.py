@@ -42,6 +42,9 @@ def shard(model: Model, devices: DeviceMesh, used_in: torch.dtype | None = None,
     used_in: what weights are gathered and multiplied in; gradients are summed, and weights kept, in what they are in.
     offload: shares wait in the CPU's memory, where the optimiser takes its step.
     """
+    owned = [id(parameter) for layer in model.layers for parameter in layer.parameters()]
+    if len(owned) > len(set(owned)):  # a parameter is gathered with one layer, and is cut again after it
+        raise ValueError(f"a model whose layers share weights cannot be sharded; got {model.config.pattern!r}")
     treatments = {name: vars(parameter) for name, parameter in model.named_parameters()}
     everyone = init_device_mesh(model.device.type, (devices.size(),))
     kept = next(model.parameters()).dtype
