@@ -20,7 +20,11 @@ def test_a_published_run_is_possible(capsys):
 
 def test_the_table_says_why(capsys):
     assert run(["plan", "(mamba2, attention)*2", "--devices", "8xH100", "--d-model", "256", "--batch", "8"]) == 0
-    assert "that fit: a step of" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "that fit: a step of" in told and "bound by" in told
+    assert {line.split("=")[0] for line in told.splitlines() if line.startswith("not ")} == {
+        f"not {axis}" for axis in ("sequence", "parameters", "gradients", "optimizer", "recompute")
+    }
     assert run(["plan", "attention*48", "--devices", "1xV100", "--d-model", "8192", "--batch", "1"]) == 0
     assert "no layout of 2 fits into 32.0 GB" in capsys.readouterr().out
 
@@ -45,6 +49,7 @@ def test_a_measured_plan_is_of_this_machine(capsys):
     small = ["--d-model", "16", "--vocab-size", "64", "--length", "256", "--batch", "2", "--json"]
     assert run(["plan", "gla", *small, "--measure"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert len(found["workload"]["saved"]) == 3
+    measured = found["workload"]["measured"]
+    assert len(measured["saved"]["1"]) == 3 and measured["update"] > 0
     assert {plan["layout"]["recompute"] for plan in found["layouts"]} == {True, False}
     assert all(plan["seconds"] > 0 and plan["fits"] for plan in found["layouts"])

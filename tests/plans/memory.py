@@ -3,23 +3,28 @@
 import torch
 
 import runnel
+from runnel.cli._calibrated import by_layer, measured
+from runnel.cli.plan import workload
 from runnel.objectives import next_token
 from runnel.plans._calibration import kept
-from runnel.train import Ranks, TrainConfig, opened, optim, sharding
+from runnel.train import TrainConfig, opened, optim, sharding
 from runnel.types import Batch
 
 
-def held(pattern, d_model, vocab, length, rows, mesh, shard):
-    """parameters, gradients, optimizer, and activations with logits, of the rank."""
+def held(pattern, d_model, vocab, length, rows, mesh, shard, again):
+    """parameters, gradients, optimizer, and activations with logits, of the rank; again: with recomputation."""
     with opened(mesh) as ranks:
         model = runnel.build(pattern, vocab, d_model, seed=0)
+        own = ranks.own(Batch(*torch.zeros(2, rows, length, dtype=torch.long))).batch
+        largest = max(by_layer(model, own)) if again else 0  # computed again, one at a time
+        if again:
+            sharding.recompute(model)
         if shard:
             sharding.shard(model, ranks.devices)
-        return _held(model, Batch(*torch.zeros(2, rows, length, dtype=torch.long)), ranks)
+        return _held(model, own, largest)
 
 
-def _held(model, batch, ranks):
-    own = ranks.own(batch).batch if isinstance(ranks, Ranks) else batch
+def _held(model, own, largest):
     local = list(sharding.own(dict(model.named_parameters())).values())
     activations = kept(lambda: next_token.loss(model, own), local)
     next_token.loss(model, own).backward()
@@ -31,8 +36,14 @@ def _held(model, batch, ranks):
         "parameters": size(local),
         "gradients": size(gradients.values()),
         "optimizer": size(sharding.own(optim.named_state(optimizers)).values()),
-        "activations": activations,
+        "activations": activations + largest,
     }
+
+
+def foreseen(pattern, d_model, vocab, length, rows):
+    """A measured workload; all ranks share the rows while it is measured."""
+    with opened(None) as ranks:
+        return measured(workload(pattern, d_model, None, vocab, length, rows), pattern, None, ranks)
 
 
 def size(tensors):

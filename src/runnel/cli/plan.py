@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,14 +11,11 @@ import typer
 from runnel.cli import _screen, _training
 
 if TYPE_CHECKING:
-    from runnel.model import Model
     from runnel.ops.attend import KeyValues
     from runnel.plans import Cluster, Workload
-    from runnel.plans.redundant_sharding import Config, Plan
+    from runnel.plans.redundant_sharding import Plan
     from runnel.state import Memory
 
-SHORT = 512
-"""A model is measured at this length, its half and its quarter; what it keeps is then a polynomial of the length."""
 UNITS = {"k": 1 << 10, "M": 1 << 20}
 
 
@@ -43,16 +40,19 @@ def command(
         runnel plan "gla*16" --devices 64xA100 --length 2M --batch 1
     \b
     The numbers are arithmetic over data sheets (src/runnel/plans/devices.json), for comparing layouts with
-    each other; only memory is meant to be met. With --measure the model is built and run on short rows here, and the
-    devices are this process, or, under torchrun, all of them.
+    each other. With --measure the model is built and run on short rows here, forward and backward, whole and in slices,
+    and the devices are this process, or, under torchrun, all of them.
     """
-    from runnel.plans import Cluster, _calibration, redundant_sharding
+    from runnel.plans import Cluster, redundant_sharding
 
     work = workload(pattern, d_model, layers, vocab_size, parse_length(length), batch)
     if measure:
+        from runnel.cli import _calibrated
+        from runnel.plans import _calibration
+
         with _training.ranks(None, "lasp2") as ranks:
             cluster = Cluster(_calibration.this_machine(_memory(), ranks.mesh.size), ranks.mesh.size)
-            work, config = measured(work, pattern, layers)
+            work, config = _calibrated.measured(work, pattern, layers, ranks)
             _show(work, redundant_sharding.plans(work, cluster, config), cluster, show, json)
         return
     cluster = Cluster.parse(devices)
@@ -67,7 +67,8 @@ def _show(work: Workload, found: list[Plan], cluster: Cluster, show: int, json: 
     print(f"{work.parameters:,} parameters, {work.tokens:,} tokens and {work.flops:.3g} operations a step")
     for line in _screen.columns([HEADER, *[_row(plan) for plan in found[:show]]]):
         print(line)
-    print(_why(found, cluster.device.memory))
+    for line in _why(found, cluster.device.memory):
+        print(line)
 
 
 def parse_length(text: str) -> int:
@@ -77,32 +78,6 @@ def parse_length(text: str) -> int:
     if not digits.isdecimal() or int(digits) < 1:
         raise ValueError(f"--length must be tokens such as 4096, 64k or 1M; got {text!r}")
     return int(digits) * unit
-
-
-def measured(work: Workload, pattern: str, layers: int | None) -> tuple[Workload, Config]:
-    """A workload with what its model keeps for the backward pass, and the bytes of training in float32."""
-    import runnel
-    from runnel.plans import _calibration
-    from runnel.plans.redundant_sharding import Config
-
-    model = runnel.build(pattern, work.outcomes, work.d_model, layers)
-    lengths = sorted({max(1, min(work.length, SHORT) // part) for part in (4, 2, 1)})
-    hidden, whole = zip(*[_kept(model, length) for length in lengths], strict=True)
-    logits = (whole[-1] - hidden[-1]) / (lengths[-1] * work.outcomes)
-    config = Config(weight=4, gradient=4, optimizer=8, recomputed=4, logits=logits)
-    return replace(work, saved=_calibration.curve(lengths, hidden)), config
-
-
-def _kept(model: Model, length: int) -> tuple[int, int]:
-    """Bytes that one row keeps for the backward pass, without and with the loss."""
-    import torch
-
-    from runnel.plans._calibration import kept
-
-    tokens = torch.zeros(1, length, dtype=torch.long)
-    hidden = kept(lambda: model.features(tokens), model.parameters())
-    whole = kept(lambda: model.head.log_prob(model(tokens)[0], tokens).sum(), model.parameters())
-    return hidden, whole
 
 
 def _memory() -> float:
@@ -162,13 +137,17 @@ def _row(plan: Plan) -> list[str]:
     return [f"{plan.layout}{fits}", *sizes, f"{plan.seconds:.3g} s", f"{plan.price:.3g} $"]
 
 
-def _why(found: list[Plan], memory: float) -> str:
+def _why(found: list[Plan], memory: float) -> list[str]:
+    from runnel.plans.redundant_sharding import reasons
+
     best, possible = found[0], sum(plan.fits for plan in found)
     if not best.fits:
         least = _screen.size(sum(best.memory.values()))
-        return f"no layout of {len(found)} fits into {_screen.size(memory)}: the smallest takes {least}"
+        return [f"no layout of {len(found)} fits into {_screen.size(memory)}: the smallest takes {least}"]
     bound = "computing" if best.compute >= best.communication else "sending"
-    return (
+    links = ", ".join(f"{_screen.size(size)} {link} nodes" for link, size in best.links.items())
+    return [
         f"first of the {possible} (of {len(found)}) that fit: a step of {best.compute:.3g} s of computing and "
-        f"{best.communication:.3g} s of sending, bound by {bound}"
-    )
+        f"{best.communication:.3g} s of sending ({links}), bound by {bound}",
+        *(f"not {reason}" for reason in reasons(found)),
+    ]

@@ -1,8 +1,8 @@
 """Plans: what a run on many machines will take, before there are any. One page a way to cut the work up.
 
 A plan is arithmetic over a `Workload` and a `Cluster`. `devices.json` has the machines: bytes of memory, dense 16-bit
-operations a second, bytes a second to a neighbour inside a node and between nodes, devices in a node, and a price an
-hour. They are data sheets' numbers and list prices: change them to yours.
+operations a second, bytes a second that a device sends inside a node and from node to node, devices in a node, and a
+price an hour. They are data sheets' numbers and list prices: change them to yours.
 """
 
 from __future__ import annotations
@@ -58,9 +58,53 @@ class Cluster:
         """Seconds of computing and of what can be sent meanwhile, by a device that does both at once or does not."""
         return max(compute, sending) if self.device.overlaps else compute + sending
 
-    def speed(self, group: int) -> float:
-        """Bytes a second of the slowest link in a group of neighbours."""
-        return self.device.efficiency * (self.device.inside if group <= self.device.node else self.device.between)
+    def leaves(self, group: int, apart: int = 1) -> bool:
+        """Whether a ring of `group` devices, each `apart` places from the next, leaves a node."""
+        return group * apart > self.device.node
+
+    def speed(self, group: int, apart: int = 1) -> float:
+        """Bytes a second of such a ring. It enters and leaves a node once, by the links of all its devices there."""
+        device = self.device
+        there = max(1, device.node // apart)
+        link = min(device.inside, device.between * there) if self.leaves(group, apart) else device.inside
+        return device.efficiency * link
+
+
+Polynomial = tuple[float, ...]
+"""Its coefficients, that of the power 0 first."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one row of a model takes on one machine, as polynomials of a slice's length, by the number of slices.
+
+    saved: bytes kept for the backward pass; inputs: those that recomputation keeps; layers: those of each layer alone.
+    forward: seconds of the layers forward; whole: of forward and backward, what slices tell each other included.
+    update: seconds to update a parameter.
+    """
+
+    saved: Mapping[int, Polynomial]
+    inputs: Mapping[int, Polynomial]
+    layers: Mapping[int, tuple[Polynomial, ...]]
+    forward: Mapping[int, Polynomial]
+    whole: Mapping[int, Polynomial]
+    update: float
+
+    def kept(self, slices: int, length: float, recompute: bool) -> float:
+        """Bytes of a row's activations; of those that are computed again, one layer's at a time."""
+        if not recompute:
+            return evaluate(self.saved[slices], length)
+        largest = max(evaluate(layer, length) for layer in self.layers[slices])
+        return evaluate(self.inputs[slices], length) + largest
+
+    def seconds(self, slices: int, length: float, recompute: bool) -> float:
+        """Of a row, forward and backward."""
+        parts = (self.whole, self.forward) if recompute else (self.whole,)
+        return sum(evaluate(part[slices], length) for part in parts)
+
+
+def evaluate(polynomial: Polynomial, at: float) -> float:
+    return sum(factor * at**power for power, factor in enumerate(polynomial))
 
 
 @dataclass(frozen=True)
@@ -69,7 +113,7 @@ class Workload:
 
     parameters: all; matrices: those that every token is multiplied by. states: bytes that a row's recurrent layers pass
     from slice to slice; keys: bytes of one token's keys and values over all attention layers. attention: how many of
-    them there are. outcomes: V. saved: what a row keeps for the backward pass, a polynomial of its length, if measured.
+    them there are. outcomes: V. measured: what takes the place of arithmetic, where there is a machine to ask.
     """
 
     parameters: int
@@ -82,19 +126,7 @@ class Workload:
     outcomes: int
     length: int
     rows: int
-    saved: tuple[float, ...] = ()
-
-    def activations(self, rows: int, length: float, a_token: float) -> float:
-        """Bytes that rows of a length keep for the backward pass: as measured, else `a_token` a layer and width."""
-        if self.saved:
-            return rows * sum(factor * length**power for power, factor in enumerate(self.saved))
-        return rows * length * self.layers * self.d_model * a_token
-
-    def remembered(self, rows: int, slices: int) -> float:
-        """Bytes of states and of one layer's keys; where activations were measured, those from other slices alone."""
-        if self.saved and slices == 1:
-            return 0.0
-        return rows * (slices * self.states + self.keys * self.length / max(self.attention, 1))
+    measured: Measured | None = None
 
     @property
     def tokens(self) -> int:

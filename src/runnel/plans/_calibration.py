@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
-from runnel.plans import Device
+from runnel.plans import Device, Polynomial
 
 SIDE, REPEATS = 1024, 5
 NUMBERS = 1 << 24
@@ -31,23 +32,24 @@ def this_machine(memory: float, devices: int) -> Device:
 def operations(kind: str) -> float:
     """Operations a second of a product of two matrices."""
     a = torch.randn(SIDE, SIDE, device=kind)
-    return 2.0 * SIDE**3 / _seconds(lambda: a @ a, kind)
+    return 2.0 * SIDE**3 / seconds(lambda: a @ a, kind)
 
 
 def bandwidth(kind: str) -> float:
     """Bytes a second that are read and written when a tensor is copied."""
     a = torch.zeros(NUMBERS, device=kind)
-    return 2.0 * a.nbytes / _seconds(lambda: a.clone(), kind)
+    return 2.0 * a.nbytes / seconds(lambda: a.clone(), kind)
 
 
 def link(kind: str, devices: int) -> float:
     """Bytes a second that a process sends in an all-reduce: 2 (n - 1) / n of the tensor."""
     a = torch.zeros(NUMBERS // 8, device=kind)
-    return 2.0 * a.nbytes * (devices - 1) / devices / _seconds(lambda: dist.all_reduce(a), kind)
+    return 2.0 * a.nbytes * (devices - 1) / devices / seconds(lambda: dist.all_reduce(a), kind)
 
 
-def kept(call: Callable[[], object], held: Iterable[Tensor]) -> int:
-    """Bytes of memory that a call keeps for the backward pass, beside what is held anyway."""
+@contextmanager
+def keeping(held: Iterable[Tensor]) -> Iterator[Callable[[], int]]:
+    """What says how many bytes the block has kept so far for the backward pass, beside what is held anyway."""
     known, found = {x.untyped_storage().data_ptr() for x in held}, {}
 
     def look(x: Tensor) -> Tensor:
@@ -56,19 +58,35 @@ def kept(call: Callable[[], object], held: Iterable[Tensor]) -> int:
         return x
 
     with saved_tensors_hooks(look, lambda x: x):
+        yield lambda: sum(storage.nbytes() for storage in found.values())  # what FSDP2 has freed counts nothing
+
+
+def kept(call: Callable[[], object], held: Iterable[Tensor]) -> int:
+    """Bytes of memory that a call keeps for the backward pass."""
+    with keeping(held) as size:
         made = call()
-        size = sum(storage.nbytes() for storage in found.values())  # what FSDP2 has freed counts nothing
+        found = size()
     del made
-    return size
+    return found
 
 
-def curve(lengths: Sequence[int], sizes: Sequence[float]) -> tuple[float, ...]:
-    """The polynomial in the length that goes through the sizes: its coefficients, that of the power 0 first."""
+def curve(lengths: Sequence[int], sizes: Sequence[float]) -> Polynomial:
+    """The polynomial in the length that goes through the sizes."""
     powers = np.vander(np.array(lengths, dtype=np.float64), increasing=True)
     return tuple(np.linalg.solve(powers, np.array(sizes, dtype=np.float64)).tolist())
 
 
-def _seconds(call: Callable[[], object], kind: str) -> float:
+def pace(lengths: Sequence[int], seconds: Sequence[float]) -> Polynomial:
+    """Seconds that grow with the length and its square, as the last two say; exact at the last."""
+    if len(lengths) < 2:
+        return (0.0, seconds[-1] / lengths[-1])
+    (short, long), (quick, slow) = lengths[-2:], seconds[-2:]
+    square = max(0.0, (slow / long - quick / short) / (long - short))
+    return (0.0, slow / long - square * long, square)
+
+
+def seconds(call: Callable[[], object], kind: str) -> float:
+    """The best of some tries."""
     best = float("inf")
     for _ in range(REPEATS):
         _wait(kind)

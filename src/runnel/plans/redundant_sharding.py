@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from runnel.plans import Cluster, Workload, divisors
 
@@ -33,6 +33,10 @@ PAPERS = {
     "InternEvo: Efficient Long-sequence Large Language Model Training via Hybrid Parallelism and Redundant "
     "Sharding": "2401.09149"
 }
+
+
+SAME = 0.005
+"""Plans whose steps differ by a smaller share are told as equally fast."""
 
 
 @dataclass(frozen=True)
@@ -66,11 +70,14 @@ class Layout:
 
 @dataclass(frozen=True)
 class Plan:
-    """memory: bytes on one device, by part. sent: bytes that one device sends in a step, by what. seconds: a step's."""
+    """memory: bytes on one device, by part. sent: bytes that one device sends in a step, by what; links: by the link,
+    inside a node or between nodes. seconds: a step's.
+    """
 
     layout: Layout
     memory: dict[str, float]
     sent: dict[str, float]
+    links: dict[str, float]
     compute: float
     communication: float
     seconds: float
@@ -85,7 +92,12 @@ def plans(work: Workload, cluster: Cluster, config: Config | None = None) -> lis
     if not found:
         rows = f"{work.rows} rows of {work.length} tokens"
         raise ValueError(f"{rows} must be shared evenly by {cluster.count} devices; they cannot")
-    return sorted(found, key=lambda p: (not p.fits, p.seconds if p.fits else sum(p.memory.values()), str(p.layout)))
+    return sorted(found, key=_order)
+
+
+def _order(plan: Plan) -> tuple[bool, float, float, str]:
+    memory = sum(plan.memory.values())
+    return (not plan.fits, plan.seconds if plan.fits else memory, memory, str(plan.layout))
 
 
 def layouts(work: Workload, cluster: Cluster) -> Iterator[Layout]:
@@ -103,41 +115,85 @@ def layouts(work: Workload, cluster: Cluster) -> Iterator[Layout]:
 def estimate(work: Workload, cluster: Cluster, layout: Layout, config: Config) -> Plan:
     """Memory, traffic and time of one layout."""
     rows = work.rows // (cluster.count // layout.sequence)
-    tokens = rows * work.length / layout.sequence
-    whole = work.activations(rows, work.length / layout.sequence, config.activation)
-    inputs = tokens * work.layers * work.d_model * config.recomputed
-    memory = {
-        "parameters": work.parameters * config.weight / layout.parameters,
-        "gradients": work.parameters * config.gradient / layout.gradients,
-        "optimizer": work.parameters * config.optimizer / layout.optimizer,
-        "activations": inputs + whole / work.layers if layout.recompute else whole,  # one layer at a time
-        "logits": tokens * work.outcomes * config.logits,
-        "states": work.remembered(rows, layout.sequence),
-    }
-    sent, seconds = _traffic(work, cluster, layout, config, rows)
-    compute = work.flops * (4 / 3 if layout.recompute else 1) / (cluster.count * cluster.flops)
+    memory = _memory(work, layout, config, rows)
+    sent, links, seconds = _traffic(work, cluster, layout, config, rows)
+    compute = _compute(work, cluster, layout, rows)
     hidden = seconds["parameters"] + seconds["gradients"]
     total = cluster.together(compute, hidden) + seconds["updates"] + seconds["sequence"]
     price, fits = total / 3600 * cluster.count * cluster.device.price, sum(memory.values()) <= cluster.device.memory
-    return Plan(layout, memory, sent, compute, sum(seconds.values()), total, price, fits)
+    return Plan(layout, memory, sent, links, compute, sum(seconds.values()), total, price, fits)
+
+
+def _memory(work: Workload, layout: Layout, config: Config, rows: int) -> dict[str, float]:
+    length = work.length / layout.sequence
+    if work.measured:
+        activations, states = rows * work.measured.kept(layout.sequence, length, layout.recompute), 0.0
+    else:
+        whole = rows * length * work.layers * work.d_model * config.activation
+        inputs = rows * length * work.layers * work.d_model * config.recomputed
+        activations = inputs + whole / work.layers if layout.recompute else whole  # one layer at a time
+        states = rows * (layout.sequence * work.states + work.keys * work.length / max(work.attention, 1))
+    return {
+        "parameters": work.parameters * config.weight / layout.parameters,
+        "gradients": work.parameters * config.gradient / layout.gradients,
+        "optimizer": work.parameters * config.optimizer / layout.optimizer,
+        "activations": activations,
+        "logits": rows * length * work.outcomes * config.logits,
+        "states": states,
+    }
+
+
+def _compute(work: Workload, cluster: Cluster, layout: Layout, rows: int) -> float:
+    if work.measured:
+        row = work.measured.seconds(layout.sequence, work.length / layout.sequence, layout.recompute)
+        return rows * row + work.measured.update * work.parameters / layout.optimizer
+    return work.flops * (4 / 3 if layout.recompute else 1) / (cluster.count * cluster.flops)
 
 
 def _traffic(
     work: Workload, cluster: Cluster, layout: Layout, config: Config, rows: int
-) -> tuple[dict[str, float], dict[str, float]]:
-    """Bytes that one device sends in a step and the seconds they take, by what they are."""
+) -> tuple[dict[str, float], dict[str, float], dict[str, float]]:
+    """Bytes that one device sends in a step, by what they are and by link, and the seconds they take."""
     s, g, p = layout.sequence, layout.gradients, layout.parameters
     weights, gradients, outer = work.parameters * config.weight, work.parameters * config.gradient, cluster.count // g
-    between = (2 * gradients / g * _share(outer), cluster.count if outer > 1 else 1)
-    parts = {
-        "parameters": [(2 * weights * _share(p), p)],
-        "gradients": [(gradients * _share(g), g), between],
-        "updates": [(weights / p * _share(layout.optimizer // p), layout.optimizer)],
-        "sequence": [(2 * rows * (work.states + work.keys * work.length / s) * (s - 1), s)],
+    cut = layout.optimizer // p
+    parts = {  # bytes, devices of a ring, and how far they stand apart
+        "parameters": [(2 * weights * _share(p), p, 1)],
+        "gradients": [(gradients * _share(g), g, 1), (2 * gradients / g * _share(outer), outer, g)],
+        "updates": [(weights / p * _share(cut), cut, p)],
+        "sequence": [(2 * rows * (work.states + work.keys * work.length / s) * (s - 1), s, 1)],
     }
-    sent = {name: sum(size for size, _ in flows) for name, flows in parts.items()}
-    seconds = {name: sum(size / cluster.speed(group) for size, group in flows) for name, flows in parts.items()}
-    return sent, seconds
+    flows = [flow for part in parts.values() for flow in part]
+    sent = {name: sum(size for size, *_ in flows) for name, flows in parts.items()}
+    seconds = {name: sum(size / cluster.speed(*ring) for size, *ring in flows) for name, flows in parts.items()}
+    if work.measured:
+        seconds["sequence"] = 0.0  # it is in what was measured
+    between = sum(size for size, *ring in flows if cluster.leaves(*ring))
+    return sent, {"inside": sum(sent.values()) - between, "between": between}, seconds
+
+
+def reasons(found: list[Plan]) -> list[str]:
+    """Why the first plan is the best: for each thing that is cut, the best plan that cuts it otherwise."""
+    best, told = found[0], []
+    for axis in fields(Layout):
+        value = getattr(best.layout, axis.name)
+        other = next((plan for plan in found if getattr(plan.layout, axis.name) != value), None)
+        if other is not None:
+            told.append(f"{axis.name}={getattr(other.layout, axis.name)}: {_beside(other, best)}")
+    return told
+
+
+def _beside(other: Plan, best: Plan) -> str:
+    """What speaks against a plan."""
+    memory, held = sum(other.memory.values()), sum(best.memory.values())
+    part = max(other.memory, key=lambda name: other.memory[name] - best.memory[name])
+    if not other.fits:
+        return f"{memory / held:.2f} times the memory, most of it more {part}, which does not fit"
+    slower = other.seconds / best.seconds - 1
+    if slower < SAME:
+        return f"as fast, with {memory / held:.2f} times the memory"
+    where = "computing" if other.compute - best.compute > other.communication - best.communication else "sending"
+    return f"{slower:.0%} slower by {where}, with {memory / held:.2f} times the memory"
 
 
 def _share(group: int) -> float:  # what a ring sends of a whole
@@ -147,4 +203,4 @@ def _share(group: int) -> float:  # what a ring sends of a whole
 def reference(work: Workload, cluster: Cluster, config: Config) -> Layout | None:
     """The fastest layout that fits, by looking at every one."""
     fitting = [plan for layout in layouts(work, cluster) if (plan := estimate(work, cluster, layout, config)).fits]
-    return min(fitting, key=lambda plan: (plan.seconds, str(plan.layout))).layout if fitting else None
+    return min(fitting, key=_order).layout if fitting else None

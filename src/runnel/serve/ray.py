@@ -45,6 +45,8 @@ PINNED, NUMBERED = "=", "#"
 LOOPBACK = "127.0.0.1"
 WAIT = 10.0
 """Seconds that a server has to say how it is."""
+AT_ONCE = 4096
+"""Requests that a process may have at once; an engine refuses more than its queue holds."""
 WAITING = 8
 """Messages of an answer, and pieces of a body, that wait for who reads them."""
 SCOPE = ("type", "asgi", "http_version", "method", "scheme", "path", "raw_path", "query_string", "headers", "client")
@@ -103,8 +105,14 @@ def app(asked: Mapping[str, Any]) -> serve.Application:
     options = Options.model_validate(dict(asked))
     settings = options.settings()
     claim(settings.states, settings.journal).release()  # files and index agree before anybody reads them
-    servers = Server.options(num_replicas=options.replicas, ray_actor_options={"num_cpus": options.cpus})
-    return Front.bind(settings, options.replicas, servers.bind(settings))
+    front = serve.deployment(max_ongoing_requests=AT_ONCE, ray_actor_options={"num_cpus": 0})(Front)
+    servers = serve.deployment(
+        max_ongoing_requests=AT_ONCE,
+        num_replicas=options.replicas,
+        ray_actor_options={"num_cpus": options.cpus},
+        request_router_config=RequestRouterConfig(request_router_class="runnel.serve.ray:Affine"),
+    )(Server)
+    return front.bind(settings, options.replicas, servers.bind(settings))
 
 
 class Affine(RequestRouter):
@@ -135,10 +143,6 @@ def preferred(ranks: list[bytes] | None, busy: list[int]) -> list[int]:
     return by_work if busy[own] > busy[by_work[0]] + AHEAD else [own, *(place for place in by_work if place != own)]
 
 
-@serve.deployment(
-    max_ongoing_requests=4096,
-    request_router_config=RequestRouterConfig(request_router_class="runnel.serve.ray:Affine"),
-)
 class Server:
     """One engine: the application of `runnel serve`, whose requests and answers come as ASGI messages."""
 
@@ -189,7 +193,7 @@ class Server:
 
 
 def stay_inside() -> None:
-    """Each replica of Ray's opens a port to all addresses, whatever Ray's own is: where that is loopback, so is this."""
+    """A replica opens a port to everybody, wherever Ray itself listens: where that is loopback, so does it."""
     if ray.util.get_node_ip_address() == LOOPBACK:
         add_port = tls_utils.add_port_to_grpc_server
         replica.add_port_to_grpc_server = lambda server, address: add_port(server, f"{LOOPBACK}:0")
@@ -199,7 +203,6 @@ def _piece(body: bytes, more: bool) -> Message:
     return {"type": "http.request", "body": body, "more_body": more}
 
 
-@serve.deployment(max_ongoing_requests=4096, ray_actor_options={"num_cpus": 0})
 class Front:
     """What clients speak to, through Ray's proxy. It holds the folder of states, which no other server may use."""
 
