@@ -3,6 +3,7 @@
 import json
 import os
 
+import gguf
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -167,6 +168,9 @@ def test_import_and_export_by_the_command_line(checkpoint, capsys):
     assert _app.run(["export", str(run), str(out)]) == 0
     assert (out / "model.safetensors").read_bytes() == (checkpoint / "model.safetensors").read_bytes()
     assert json.loads((out / "config.json").read_text()) == CONFIG
+    assert _app.run(["export", str(run), str(out / "model.gguf")]) == 0
+    fields = gguf.GGUFReader(out / "model.gguf").fields
+    assert fields["tokenizer.ggml.eos_token_id"].contents() == 257
     assert (out / "tokenizer.json").read_bytes() == (checkpoint / "tokenizer.json").read_bytes()
 
 
@@ -180,6 +184,26 @@ def test_only_what_was_imported_is_exported(checkpoint):
     runnel.save(runnel.build("mamba", 300, 8), checkpoint.parent / "own")
     with pytest.raises(ValueError, match="must be a run that `runnel import` made"):
         interop.export_run(checkpoint.parent / "own", checkpoint.parent / "out")
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "bin"])
+@pytest.mark.filterwarnings("ignore:.*safetensors files are safer")
+def test_a_name_of_the_hub(checkpoint, tmp_path, monkeypatch, kind):
+    """From the copy that the Hub's own library keeps: it asks the network for nothing else here."""
+    expected = interop.load(checkpoint).fingerprint()
+    kept = tmp_path / "hub" / "models--some--model"
+    (kept / "refs").mkdir(parents=True)
+    (kept / "refs" / "main").write_text("0" * 40)
+    (kept / "snapshots").mkdir()
+    checkpoint.rename(kept / "snapshots" / ("0" * 40))
+    if kind == "bin":
+        file = kept / "snapshots" / ("0" * 40) / "model.safetensors"
+        torch.save(load_file(file), file.with_name("pytorch_model.bin"))
+        file.unlink()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    assert interop.load("some/model").fingerprint() == expected
 
 
 def test_what_is_no_folder(tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ import peft
 import pytest
 import torch
 import transformers
+from tokenizers import Tokenizer, decoders, models
 
 import runnel
 from runnel.decoders import beam
@@ -74,6 +75,28 @@ def test_files_are_those_of_transformers(tmp_path):
         assert loaded.model.fingerprint() == model.model.fingerprint()
         fresh = transformers.AutoModelForCausalLM.from_config(model.config)
         assert bool((fresh.model.norm.weight == 1).all())  # as its page initialises it
+
+
+def letters():
+    """A tokenizer of thirteen letters, as transformers keeps one."""
+    made = Tokenizer(models.BPE({letter: i for i, letter in enumerate("_abcdefghijkl")}, []))
+    made.decoder = decoders.Fuse()
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=made, pad_token="_", padding_side="left")
+
+
+def test_pipelines(tmp_path):
+    """Text by a model that is here and by its folder, one prompt at a time and ragged ones together."""
+    model, codec = wrapped(), letters()
+    model.save_pretrained(tmp_path)
+    codec.save_pretrained(tmp_path)
+    prompts = ["dbeb", "fjcg", "abcabcabc", "a"]
+    texts = [greedy(model, torch.tensor([codec(prompt).input_ids]))[0] for prompt in prompts]
+    expected = [codec.decode(text, skip_special_tokens=True) for text in texts]
+    for options in ({"model": model, "tokenizer": codec}, {"model": str(tmp_path)}):
+        pipe = transformers.pipeline("text-generation", device="cpu", **options)
+        for size in (1, 4):
+            found = pipe(prompts, batch_size=size, return_full_text=False, **QUIET)
+            assert [row[0]["generated_text"] for row in found] == expected
 
 
 def test_only_tokens():

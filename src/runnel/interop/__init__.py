@@ -122,7 +122,11 @@ def fetched(folder: str | Path) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(str(folder), allow_patterns=["*.safetensors", "*.index.json", *BESIDE]))
+        for tensors in ("model*.safetensors", "pytorch_model*.bin"):  # the second where there are none of the first
+            found = Path(snapshot_download(str(folder), allow_patterns=[tensors, "*.index.json", *BESIDE]))
+            if any(found.glob(tensors)):
+                break
+        return found
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         raise FileNotFoundError(f"{folder} is no folder, and the Hub does not give it: {reason}") from error

@@ -17,9 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from runnel import codecs
 from runnel.codecs import Codec
 from runnel.interop import described, parts, theirs_of
-from runnel.model import Model
+from runnel.model import Model, load
 from runnel.storage import write_atomically
 
 NEVER = 2**20
@@ -63,6 +64,12 @@ def write(model: Model, file: str | Path, like: str | Path, codec: Codec | None 
         writer.close()
 
     write_atomically(Path(file), save)
+
+
+def write_run(run: str | Path, file: str | Path) -> None:
+    """Write a run that was imported, with the weights of today and its tokenizer."""
+    model = load(run)
+    write(model, file, run, codecs.load(run) if (Path(run) / "codec.json").is_file() else None)
 
 
 def _arch(theirs: Mapping[str, Any]) -> Arch:
