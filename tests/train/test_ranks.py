@@ -15,6 +15,7 @@ import torch
 import runnel
 from runnel.train import Interrupted, Mesh, Ranks
 from runnel.train.metrics import read
+from runnel.train.ranks import _of_this_start
 from runnel.types import Batch
 
 SETTINGS = {"steps": 6, "lr": 1e-2, "valid_every": 3, "accumulate": 2, "ema": 0.9, "save_seconds": 1e9}
@@ -181,3 +182,12 @@ def test_the_command_under_torchrun(text, tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("model saved in") == 1
     assert runnel.load(tmp_path / "run").config.d_model == 8
+
+
+def test_what_ranks_of_an_earlier_start_left_is_not_read(monkeypatch):
+    store = torch.distributed.HashStore()
+    first, second = [[_of_this_start(store, 2) for _ in range(2)] for _ in range(2)]
+    first[0].set("word", "of a rank that is gone")
+    assert first[1].check(["word"]) and not second[0].check(["word"])
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    assert not _of_this_start(store, 2).check(["word"])

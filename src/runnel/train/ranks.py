@@ -220,7 +220,8 @@ def opened(mesh: Mesh | None = None, exchange: str = "lasp2") -> Iterator[Ranks]
         return
     kind = "cuda" if torch.cuda.is_available() else "cpu"
     store, index, _ = next(rendezvous("env://", timeout=timedelta(minutes=10)))
-    words, place = c10d.PrefixStore("words", store), c10d.PrefixStore("group", store)
+    fresh = _of_this_start(store, count)
+    words, place = c10d.PrefixStore("words", fresh), c10d.PrefixStore("group", fresh)
     backend = "cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo"  # what is said about a step stays on CPUs
     dist.init_process_group(backend, store=place, rank=index, world_size=count)
     devices = init_device_mesh(kind, (mesh.data, mesh.sequence), mesh_dim_names=("data", "sequence"))
@@ -235,6 +236,13 @@ def opened(mesh: Mesh | None = None, exchange: str = "lasp2") -> Iterator[Ranks]
             _raise_that_of_another(error, words, count)
         raise
     dist.destroy_process_group()
+
+
+def _of_this_start(store: c10d.Store, count: int) -> c10d.Store:
+    """A part of the launcher's store: what ranks left there that were started before is of processes that are gone."""
+    attempt = f"{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/{count}"  # of another number when some are lost
+    start = (store.add(f"starts/{attempt}", 1) - 1) // count
+    return c10d.PrefixStore(f"{attempt}/{start}", store)
 
 
 def _leave_word(error: BaseException, words: c10d.Store, index: int) -> None:
