@@ -5,7 +5,9 @@ A row of x gives the same bits alone, in company and among the rows of a prefill
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import mmap
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -17,6 +19,7 @@ from runnel import native
 KINDS = ("f32", "bf16", "int8", "int4")
 GROUPS = {"f32": 1, "bf16": 1, "int8": 128, "int4": 64}
 """Inputs that share a scale."""
+LARGE_PAGE, ALIGNMENT = 1 << 21, 64
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,27 @@ class PackedMatrix:
             self.data.data_ptr(), at, x.data_ptr(), x.stride(0), rows, y.data_ptr(), self.outputs, threads
         )
         return y
+
+
+def together(matrices: Sequence[PackedMatrix]) -> list[PackedMatrix]:
+    """The same matrices side by side in large pages, where the system has them and the matrices would fill some.
+
+    Reading them all for every token otherwise spends much of its time looking up where small pages are.
+    """
+    ends = [0]
+    for matrix in matrices:
+        ends.append(ends[-1] + -(-matrix.data.numel() // ALIGNMENT) * ALIGNMENT)
+    if ends[-1] < 4 * LARGE_PAGE or not hasattr(mmap, "MADV_HUGEPAGE"):
+        return list(matrices)
+    memory = mmap.mmap(-1, ends[-1] + LARGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    memory.madvise(mmap.MADV_HUGEPAGE)
+    room = torch.frombuffer(memory, dtype=torch.uint8)
+    room = room[-room.data_ptr() % LARGE_PAGE :]
+    moved = []
+    for matrix, start in zip(matrices, ends, strict=False):
+        data = room[start : start + matrix.data.numel()]
+        moved.append(replace(matrix, data=data.copy_(matrix.data)))
+    return moved
 
 
 def nbytes(kind: str, outputs: int, inputs: int) -> int:

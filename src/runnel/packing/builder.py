@@ -16,7 +16,7 @@ from runnel.native.packed import PackedMatrix
 KINDS = (
     "map", "reduce", "normalise", "product", "small_product",
     "conv", "shift", "diagonal", "selective", "outer", "delta", "dplr", "attend", "loop",
-    "complex_diagonal", "lti", "log_linear", "best", "put",
+    "complex_diagonal", "lti", "log_linear", "best", "put", "channels",
 )  # fmt: skip
 MAPS = (
     "copy", "neg", "exp", "expm1", "log", "log1p", "sin", "cos", "erf", "floor", "sqrt", "rsqrt", "reciprocal", "abs",
@@ -31,6 +31,10 @@ NONE = -1
 SPACES = ("buffer", "constant", "state", "after")
 STATEFUL = ("conv", "shift", "diagonal", "selective", "outer", "delta", "dplr", "attend", "loop",
             "complex_diagonal", "lti", "log_linear")  # fmt: skip
+OF_ONE_NODE = ("map", "reduce", "normalise", "small_product", "best", "put")
+"""Operations that look at one node; the kernels do successive ones node by node."""
+BY_CHANNEL = {"conv": (0, 1), "shift": (0, 1), "diagonal": (0, 1, 2), "selective": (0, 1, 2), "lti": (0, 1)}
+"""Operations that go channel by channel, and which of their operands do; the others are read whole."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ class View:
 
 @dataclass
 class Operation:
-    """operands[0] is written. data: numbers of constants. body: of a loop."""
+    """operands[0] is written. data: numbers of constants. body: of a loop, or what is done part by part of channels."""
 
     kind: str
     operands: list[View]
@@ -162,6 +166,7 @@ class Builder:
         """The program that ends with `output`."""
         whole = output.space == "buffer" and output.contiguous and self.sizes[output.index] == numel(output.sizes)
         out = output if whole else self.copied(output)
+        self.operations = _by_parts(self.operations)
         layouts = [self._arena(out.index, keep) for keep in (False, True)]
         used = any(self.position in op.reads() for op in self.operations)
         return Spec(
@@ -179,11 +184,15 @@ class Builder:
     def _arena(self, output: int, keep: bool) -> tuple[list[int], int]:
         """Where each buffer begins, and how long the arena is. keep: what state operations touch is not overwritten."""
         first, last = {self.input: -1, self.position: -1}, {output: len(self.operations)}
-        for at, operation in enumerate(self.operations):
+        at = 0
+        for operation, before in zip(self.operations, [None, *self.operations], strict=False):
+            # operations that look at one node are done node by node, so what they touch lives through all of them
+            at += not (before is not None and operation.kind in OF_ONE_NODE and before.kind in OF_ONE_NODE)
             for index in operation.reads() | operation.writes():
                 first.setdefault(index, at)
                 last[index] = max(at, last.get(index, -1))
-        stateful = [op for op in self.operations if op.kind in STATEFUL]
+        tops = [part for op in self.operations for part in (op.body if op.kind == "channels" else [op])]
+        stateful = [op for op in tops if op.kind in STATEFUL]
         kept = {i for op in stateful for i in op.reads() | op.writes()} if keep else set()
         return _allocate(self.sizes, first, last, kept)
 
@@ -281,6 +290,72 @@ def collapse(views: Sequence[View]) -> list[View]:
         replace(view, sizes=tuple(axis[0] for axis in axes), strides=tuple(axis[1 + i] for axis in axes))
         for i, view in enumerate(views)
     ]
+
+
+def _by_parts(operations: list[Operation]) -> list[Operation]:
+    """Operations by channels with the maps around them as one, so that threads share them all at once."""
+    made: list[Operation] = []
+    stretch = _Stretch()
+    for operation in operations:
+        if not stretch.takes(operation):
+            made += stretch.joined()
+            stretch = _Stretch()
+            if not stretch.takes(operation):
+                made.append(operation)
+    return made + stretch.joined()
+
+
+class _Stretch:
+    """Operations of which every channel reads the same channel of what another one has written, or nothing of it."""
+
+    def __init__(self) -> None:
+        self.operations: list[Operation] = []
+        self.count = 0
+        self.written: dict[int, int] = {}  # buffers, and where their first channel is
+        self.read: dict[int, set[int]] = {}
+        self.whole: set[int] = set()
+        self.leaves: set[int] = set()
+
+    def takes(self, operation: Operation) -> bool:
+        """Add an operation; False where it does not fit."""
+        count = _channels(operation)
+        if count == 0 or (self.operations and count != self.count):
+            return False
+        own = BY_CHANNEL.get(operation.kind, range(len(operation.operands)))
+        by_channel = [v for i, v in enumerate(operation.operands) if i in own and v.strides[-1] != 0]
+        whole = {v.index for v in operation.operands if v not in by_channel and v.space == "buffer"}
+        out, *read = [(v.index, v.offset) for v in by_channel if v.space == "buffer"]
+        if whole & {*self.written, out[0]} or any(self.written.get(i, at) != at for i, at in [out, *read]):
+            return False
+        if out[0] in self.whole or self.read.get(out[0], set()) - {out[1]}:
+            return False
+        leaf = set(operation.ints[:1])
+        if self.leaves & leaf:  # each is to see it as it was before the other
+            return False
+        self.leaves |= leaf
+        self.operations.append(operation)
+        self.count = count
+        self.written[out[0]] = out[1]
+        self.whole |= whole
+        for index, at in read:
+            self.read.setdefault(index, set()).add(at)
+        return True
+
+    def joined(self) -> list[Operation]:
+        if len(self.operations) < 2 or all(op.kind == "map" for op in self.operations):
+            return self.operations
+        return [Operation("channels", [], ints=[len(self.operations)], body=self.operations)]
+
+
+def _channels(operation: Operation) -> int:
+    """How many channels an operation goes over one by one; 0 where it does not."""
+    if operation.kind in BY_CHANNEL:
+        return operation.ints[1]
+    out = operation.operands[0] if operation.kind == "map" and operation.code != MAPS.index("take") else None
+    if out is None or len(out.sizes) != 1 or any(v.space not in ("buffer", "constant") for v in operation.operands):
+        return 0
+    strides = [v.strides[0] for v in operation.operands]
+    return out.sizes[0] if strides[0] == 1 and set(strides) <= {0, 1} else 0
 
 
 def _encode(operation: Operation) -> tuple[Any, ...]:

@@ -23,7 +23,7 @@ from runnel.packing.segment import Segment, form_of
 from runnel.state import Memory, map_memory
 from runnel.storage import read_json, write_atomically, write_json
 
-FORMAT, VERSION = "runnel.packed", 2
+FORMAT, VERSION = "runnel.packed", 3
 ALIGNMENT = 64
 
 

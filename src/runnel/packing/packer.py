@@ -15,7 +15,7 @@ from runnel.head import Head
 from runnel.lineage import Lineage
 from runnel.links import EMBEDDING, Links, given, taken
 from runnel.model import LinkedLayer, Model
-from runnel.native.packed import KINDS
+from runnel.native.packed import KINDS, together
 from runnel.packing.builder import Builder, View
 from runnel.packing.packed_model import PackedModel, TorchLayer
 from runnel.packing.record import Unsupported, record
@@ -183,7 +183,7 @@ def _vector(builder: Builder, offset: int, width: int) -> View:
 
 def _segment(builder: Builder, output: View, layers: range, zero: Sequence[Memory]) -> Segment:
     spec = builder.finish(output)
-    return Segment(spec, layers, builder.constants, builder.matrices, form_of(spec, zero))
+    return Segment(spec, layers, builder.constants, together(builder.matrices), form_of(spec, zero))
 
 
 def _close(found: Tensor, wanted: Tensor) -> bool:

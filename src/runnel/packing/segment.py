@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any, TypeVar
 
 import torch
-from jaxtyping import Float32, Int64
+from jaxtyping import Float32, Float64, Int64
 from torch import Tensor
 
 from runnel.lineage import FROM_STATE, Lineage
@@ -44,6 +44,12 @@ class Nodes:
     @cached_property
     def addresses(self) -> list[int]:
         return [t.data_ptr() for t in (self.rows, self.parents, self.positions, self.columns)]
+
+    @cached_property
+    def are_chains(self) -> bool:
+        """No two nodes follow the same one, and no two begin one row."""
+        before = [p if p >= 0 else ~row for row, p in zip(self.rows.tolist(), self.parents.tolist(), strict=True)]
+        return len(set(before)) == len(before)
 
 
 def nodes_of_chain(lineage: Lineage) -> Nodes:
@@ -97,10 +103,14 @@ class _Arena(threading.local):
 
 @dataclass(frozen=True, eq=False)
 class Verified:
-    """What a tree leaves behind: the arena with what a commit reads."""
+    """What a tree leaves behind: the arena with what a commit reads.
+
+    after: where the tree is a chain per row, the plain leaves after all of it.
+    """
 
     arena: Tensor
     nodes: int
+    after: tuple[Tensor, list[int]] | None
 
 
 @dataclass(eq=False)
@@ -113,6 +123,8 @@ class Segment:
     matrices: list[PackedMatrix]
     form: Form
     arena: _Arena = field(default_factory=_Arena)
+    seconds: Float64[Tensor, "operations"] | None = None
+    """Where it is given, what every operation takes is added to it."""
 
     @cached_property
     def program(self) -> Any:
@@ -122,13 +134,17 @@ class Segment:
     def width(self) -> int:
         return self.spec.sizes[self.spec.output]
 
+    @property
+    def _clock(self) -> int:
+        return 0 if self.seconds is None else self.seconds.data_ptr()
+
     def of_each(self, x: Float32[Tensor, "N D"]) -> Tensor:
         """The outputs of vectors that have nothing to do with each other; for a segment without memories."""
         count = x.shape[0]
         arena, y = self.arena.take(count * self.spec.totals[0]), torch.empty(count, self.width)
         self.program.run(
             count, 1, self.arena.no_nodes(count), [], [], [], arena.data_ptr(), x.data_ptr(), y.data_ptr(),
-            torch.get_num_threads(),
+            torch.get_num_threads(), self._clock,
         )  # fmt: skip
         return y
 
@@ -140,7 +156,7 @@ class Segment:
         def call(after: list[int], columns: list[Columns]) -> None:
             self.program.run(
                 nodes.count, nodes.batch_size, nodes.addresses, held.addresses, after, columns, arena.data_ptr(),
-                x.data_ptr(), y.data_ptr(), torch.get_num_threads(),
+                x.data_ptr(), y.data_ptr(), torch.get_num_threads(), self._clock,
             )  # fmt: skip
 
         return y, *self._after(held, nodes, call)
@@ -150,30 +166,35 @@ class Segment:
         arena = torch.empty(nodes.count * self.spec.totals[1])
         y = torch.empty(nodes.count, self.width)
         columns = self._ordered([(stretch, stretch.columns(0)) for stretch in held.stretches])
+        after = self.form.room(nodes.batch_size) if self.form.offsets[-1] and nodes.are_chains else None
         self.program.verify(
-            nodes.count, nodes.batch_size, nodes.addresses, held.addresses, columns, arena.data_ptr(), x.data_ptr(),
-            y.data_ptr(), torch.get_num_threads(),
+            nodes.count, nodes.batch_size, nodes.addresses, held.addresses, [] if after is None else after[1], columns,
+            arena.data_ptr(), x.data_ptr(), y.data_ptr(), torch.get_num_threads(), self._clock,
         )  # fmt: skip
-        return y, Verified(arena, nodes.count)
+        return y, Verified(arena, nodes.count, after)
 
     def commit(
         self, verified: Verified, held: Held, nodes: Nodes, where: Int64[Tensor, "N"]
     ) -> tuple[list[Memory], Held]:
         """The memories after a path per row. nodes: those of the paths; where: their numbers in the tree."""
+        made = verified.after if nodes.count == verified.nodes else None  # all of it is accepted
 
         def call(after: list[int], columns: list[Columns]) -> None:
+            if made is not None and not columns:
+                return
             self.program.commit(
-                nodes.count, nodes.batch_size, nodes.addresses, held.addresses, after, columns,
-                verified.arena.data_ptr(), where.data_ptr(), verified.nodes, torch.get_num_threads(),
+                nodes.count, nodes.batch_size, nodes.addresses, held.addresses, [] if made else after, columns,
+                verified.arena.data_ptr(), where.data_ptr(), verified.nodes, torch.get_num_threads(), self._clock,
             )  # fmt: skip
 
-        return self._after(held, nodes, call)
+        return self._after(held, nodes, call, made)
 
     def _after(
-        self, held: Held, nodes: Nodes, call: Callable[[list[int], list[Columns]], None]
-    ) -> tuple[list[Memory], Held]:
-        """Make room for the memories after a call, call, and give them."""
-        flat, addresses = self.form.room(nodes.batch_size)
+        self, held: Held, nodes: Nodes, call: Callable[[list[int], list[Columns]], None],
+        made: tuple[Tensor, list[int]] | None = None,
+    ) -> tuple[list[Memory], Held]:  # fmt: skip
+        """Make room for the memories after a call, call, and give them. made: the plain leaves, if they are there."""
+        flat, addresses = made or self.form.room(nodes.batch_size)
         if not self.form.attends:
             call(addresses, [])
             return self.form.memories(flat, nodes.batch_size, []), Held(addresses, flat, [])

@@ -192,23 +192,29 @@ NB_MODULE(_kernels, m) {
       .def("run", [](const Program& self, int64_t count, int64_t batch, const std::vector<uintptr_t>& nodes,
                      const std::vector<uintptr_t>& before, const std::vector<uintptr_t>& after,
                      const std::vector<KeyValuesTuple>& memories, uintptr_t arena, uintptr_t input, uintptr_t output,
-                     int threads) {
+                     int threads, uintptr_t seconds) {
         nb::gil_scoped_release release;
-        self.run(call_of(count, batch, nodes, before, after, memories, arena, input, output, threads));
+        runnel::Call call = call_of(count, batch, nodes, before, after, memories, arena, input, output, threads);
+        call.seconds = at<double>(seconds);
+        self.run(call);
       })
       .def("verify", [](const Program& self, int64_t count, int64_t batch, const std::vector<uintptr_t>& nodes,
-                        const std::vector<uintptr_t>& before, const std::vector<KeyValuesTuple>& memories,
-                        uintptr_t arena, uintptr_t input, uintptr_t output, int threads) {
+                        const std::vector<uintptr_t>& before, const std::vector<uintptr_t>& after,
+                        const std::vector<KeyValuesTuple>& memories, uintptr_t arena, uintptr_t input, uintptr_t output,
+                        int threads, uintptr_t seconds) {
         nb::gil_scoped_release release;
-        self.verify(call_of(count, batch, nodes, before, {}, memories, arena, input, output, threads));
+        runnel::Call call = call_of(count, batch, nodes, before, after, memories, arena, input, output, threads);
+        call.seconds = at<double>(seconds);
+        self.verify(call);
       })
       .def("commit", [](const Program& self, int64_t count, int64_t batch, const std::vector<uintptr_t>& nodes,
                         const std::vector<uintptr_t>& before, const std::vector<uintptr_t>& after,
                         const std::vector<KeyValuesTuple>& memories, uintptr_t arena, uintptr_t where,
-                        int64_t tree_nodes, int threads) {
+                        int64_t tree_nodes, int threads, uintptr_t seconds) {
         nb::gil_scoped_release release;
-        self.commit(call_of(count, batch, nodes, before, after, memories, arena, 0, 0, threads),
-                    at<const int64_t>(where), tree_nodes);
+        runnel::Call call = call_of(count, batch, nodes, before, after, memories, arena, 0, 0, threads);
+        call.seconds = at<double>(seconds);
+        self.commit(call, at<const int64_t>(where), tree_nodes);
       })
       .def("arena_numbers", &Program::arena_numbers, "keep"_a);
 

@@ -129,6 +129,13 @@ inline void store_panel(const Product& p, int64_t panel, int64_t row, const VF* 
     for (int64_t i = 0; i < (left < kPanel ? left : kPanel); ++i) y[i] += p.bias[first + i];
 }
 
+// What a tile will write is asked for before it is computed: many rows are more than a cache holds.
+inline void want_panel(const Product& p, int64_t panel, int64_t row) {
+  const float* y = p.y + row * p.y_stride + panel * kPanel;
+  __builtin_prefetch(y, 1, 3);
+  __builtin_prefetch(y + 16, 1, 3);
+}
+
 // R rows of x from `row` on times P panels.
 template <class Dot, int R, int P>
 void float_tile(const Product& p, int64_t panel, int64_t row) {
@@ -139,9 +146,11 @@ void float_tile(const Product& p, int64_t panel, int64_t row) {
 #pragma GCC unroll 4
   for (int q = 0; q < P; ++q)
 #pragma GCC unroll 16
-    for (int r = 0; r < R; ++r)
+    for (int r = 0; r < R; ++r) {
+      want_panel(p, panel + q, row + r);
 #pragma GCC unroll 8
       for (int v = 0; v < kVectors; ++v) sum[q][r][v] = zero_floats();
+    }
   for (int64_t k = 0; k < p.words; ++k) {
 #pragma GCC unroll 4
     for (int q = 0; q < P; ++q) {
@@ -171,8 +180,10 @@ void byte_tile(const Product& p, int64_t panel, int64_t row) {
   const int64_t group_words = p.group_words, panel_words = p.groups * (group_words + 1) * kPanel;
   const uint32_t* w = p.w + panel * panel_words;
   VF total[R][kVectors];
-  for (int r = 0; r < R; ++r)
+  for (int r = 0; r < R; ++r) {
+    want_panel(p, panel, row + r);
     for (int v = 0; v < kVectors; ++v) total[r][v] = zero_floats();
+  }
   for (int64_t group = 0; group < p.groups; ++group) {
     const float* scales = reinterpret_cast<const float*>(w);
     const uint32_t* x = p.x + row * p.x_stride + group * group_words * (kPerWord / 4);
@@ -275,22 +286,26 @@ void to_bf16(const float* x, uint16_t* out, int64_t count) {
 // One row of x as signed bytes, a scale for each group. offset: what the products of unsigned weights have too much.
 void to_bytes(const float* x, int64_t inputs, int64_t group, float weight_offset, int8_t* out, float* scales,
               float* offsets) {
+  typedef int8_t Bytes16 __attribute__((vector_size(16)));
   for (int64_t g = 0; g * group < inputs; ++g) {
     const int64_t begin = g * group, end = begin + group < inputs ? begin + group : inputs;
-    float most = 0;
-    for (int64_t i = begin; i < end; ++i) {
-      const float size = x[i] < 0 ? -x[i] : x[i];
-      most = size > most ? size : most;
+    const auto at = [&](int64_t i) { return i + kLanes <= end ? load(x + i) : load_some(x + i, end - i); };
+    F16 largest = F16{};
+    for (int64_t i = begin; i < end; i += kLanes) {
+      const F16 size = abs_of(at(i));
+      largest = pick(size > largest, size, largest);
     }
-    const float scale = most / 127.0f, inverse = most > 0 ? 127.0f / most : 0.0f;
+    const float most = largest_of(largest), scale = most / 127.0f, inverse = most > 0 ? 127.0f / most : 0.0f;
+    I16 sums = I16{};
+    for (int64_t i = begin; i < begin + group; i += kLanes) {
+      const F16 v = i < end ? at(i) : F16{};
+      const I16 whole = bits_of(v * inverse + 12582912.0f) - 0x4b400000;  // 1.5 * 2^23: rounds to a whole number
+      const Bytes16 bytes = __builtin_convertvector(whole, Bytes16);
+      std::memcpy(out + i, &bytes, sizeof bytes);
+      sums += whole;
+    }
     int32_t sum = 0;
-    for (int64_t i = begin; i < begin + group; ++i) {
-      const float whole = i < end ? x[i] * inverse + 12582912.0f : 12582912.0f;
-      int32_t bits;
-      std::memcpy(&bits, &whole, 4);
-      out[i] = static_cast<int8_t>(bits - 0x4b400000);
-      sum += out[i];
-    }
+    for (int lane = 0; lane < kLanes; ++lane) sum += sums[lane];
     scales[g] = scale;
     offsets[g] = -weight_offset * static_cast<float>(sum);
   }

@@ -241,42 +241,100 @@ void log_linear_step(const MatrixStep& s, const Buckets& b, const float* q, cons
   });
 }
 
-// softmax(scale q . k_j) v_j over a list of keys and values, for one head. scores [count] is room to work in.
-void attend_step(const AttendStep& s, const float* q, const float* const* keys, const float* const* values,
-                 int64_t count, float* scores, float* y) {
+constexpr int64_t kKeysAtOnce = 64;  // they and their values stay in the first cache while all queries look at them
+
+// scores of the keys [begin, end), 16 at a time and then one by one; `terms_of(key)` is to be summed over its lanes.
+template <class Terms, class Scored>
+inline void scores_of(const float* const* keys, int64_t begin, int64_t end, float* scores, Terms&& terms_of,
+                      Scored&& scored) {
+  int64_t key = begin;
+  for (; key + kLanes <= end; key += kLanes) {
+    F16 terms[kLanes];
+    for (int i = 0; i < kLanes; ++i) terms[i] = terms_of(keys[key + i]);
+    store(scores + key, scored(sums_of(terms)));
+  }
+  for (; key < end; ++key) scores[key] = scored(splat(sum_of(terms_of(keys[key]))))[0];
+}
+
+// The same with a query of V whole vectors, which stays in registers.
+template <int V, class Scored>
+inline void scores_of_whole(const float* q, const float* const* keys, int64_t begin, int64_t end, float* scores,
+                            Scored&& scored) {
+  F16 query[V];
+  for (int i = 0; i < V; ++i) query[i] = load(q + i * kLanes);
+  const auto terms_of = [&](const float* key) {
+    F16 sum = F16{};
+#pragma GCC unroll 8
+    for (int i = 0; i < V; ++i) sum = query[i] * load(key + i * kLanes) + sum;
+    return sum;
+  };
+  scores_of(keys, begin, end, scores, terms_of, scored);
+}
+
+inline void scores_of_query(const AttendStep& s, const float* q, const float* const* keys, int64_t begin, int64_t end,
+                            float* scores) {
   const int64_t width = s.width, whole = width / kLanes * kLanes;
   const auto scored = [&](F16 x) { return s.cap > 0 ? s.cap * tanh_of((s.scale * x) / s.cap) : s.scale * x; };
-  F16 most = splat(-__builtin_inff());
+  if (width == 4 * kLanes) return scores_of_whole<4>(q, keys, begin, end, scores, scored);
+  if (width == 8 * kLanes) return scores_of_whole<8>(q, keys, begin, end, scores, scored);
   const auto terms_of = [&](const float* key) {
     F16 sum = F16{};
     for (int64_t i = 0; i < whole; i += kLanes) sum = load(q + i) * load(key + i) + sum;
     if (whole < width) sum = load_some(q + whole, width - whole) * load_some(key + whole, width - whole) + sum;
     return sum;
   };
-  int64_t key = 0;
-  for (; key + kLanes <= count; key += kLanes) {
-    F16 terms[kLanes];
-    for (int i = 0; i < kLanes; ++i) terms[i] = terms_of(keys[key + i]);
-    store(scores + key, scored(sums_of(terms)));
-  }
-  for (; key < count; ++key) scores[key] = scored(splat(sum_of(terms_of(keys[key]))))[0];
+  scores_of(keys, begin, end, scores, terms_of, scored);
+}
+
+// exp(scores - the largest); returns 1 / their sum.
+inline float soften(float* scores, int64_t count) {
+  F16 most = splat(-__builtin_inff()), total = F16{};
+  const auto some_at = [&](int64_t j) { return count - j < kLanes ? count - j : kLanes; };
   for (int64_t j = 0; j < count; j += kLanes)
-    most = larger(most, load_some(scores + j, count - j < kLanes ? count - j : kLanes, -__builtin_inff()));
+    most = larger(most, load_some(scores + j, some_at(j), -__builtin_inff()));
   const float top = largest_of(most);
-  F16 total = F16{};
   for (int64_t j = 0; j < count; j += kLanes) {
-    const int64_t some = count - j < kLanes ? count - j : kLanes;
-    const F16 weight = exp_of(load_some(scores + j, some, -__builtin_inff()) - top);
+    const F16 weight = exp_of(load_some(scores + j, some_at(j), -__builtin_inff()) - top);
     total = total + weight;
-    store_some(scores + j, weight, some);
+    store_some(scores + j, weight, some_at(j));
   }
-  const float inverse = 1.0f / sum_of(total);
-  for_columns(s.values, [&](auto columns) {
-    constexpr int B = blocks(columns);
-    F16 sum[B];
-    for (int i = 0; i < B; ++i) sum[i] = F16{};
-    for (int64_t j = 0; j < count; ++j)
-      for (int i = 0; i < B; ++i) sum[i] = scores[j] * columns.at(values[j], i) + sum[i];
-    for (int i = 0; i < B; ++i) columns.put(y, i, inverse * sum[i]);
+  return 1.0f / sum_of(total);
+}
+
+// y = softmax(scale q . k_j) v_j for queries that look at one list of keys and values, each at its own part of it.
+void attend_step(const AttendStep& s, AttendQuery* queries, int64_t count, const float* const* keys,
+                 const float* const* values) {
+  int64_t begin = queries[0].begin, end = queries[0].end;
+  for (int64_t i = 1; i < count; ++i) {
+    begin = queries[i].begin < begin ? queries[i].begin : begin;
+    end = queries[i].end > end ? queries[i].end : end;
+  }
+  const auto for_blocks_of_keys = [&](auto&& visit) {
+    for (int64_t first = begin; first < end; first += kKeysAtOnce)
+      for (int64_t i = 0; i < count; ++i) {
+        const AttendQuery& query = queries[i];
+        const int64_t from = query.begin > first ? query.begin : first;
+        const int64_t to = query.end < first + kKeysAtOnce ? query.end : first + kKeysAtOnce;
+        if (from < to) visit(query, from, to);
+      }
+  };
+  for_blocks_of_keys([&](const AttendQuery& query, int64_t from, int64_t to) {
+    scores_of_query(s, query.q, keys, from, to, query.scores - query.begin);
+  });
+  for (int64_t i = 0; i < count; ++i) {
+    queries[i].inverse = soften(queries[i].scores, queries[i].end - queries[i].begin);
+    for (int64_t v = 0; v < s.values; ++v) queries[i].y[v] = 0.0f;
+  }
+  for_blocks_of_keys([&](const AttendQuery& query, int64_t from, int64_t to) {
+    const float* weights = query.scores - query.begin;
+    const float last = to == query.end ? query.inverse : 1.0f;
+    for_columns(s.values, [&](auto columns) {
+      constexpr int B = blocks(columns);
+      F16 sum[B];
+      for (int i = 0; i < B; ++i) sum[i] = columns.at(query.y, i);
+      for (int64_t j = from; j < to; ++j)
+        for (int i = 0; i < B; ++i) sum[i] = weights[j] * columns.at(values[j], i) + sum[i];
+      for (int i = 0; i < B; ++i) columns.put(query.y, i, last * sum[i]);
+    });
   });
 }

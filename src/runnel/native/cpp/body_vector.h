@@ -68,24 +68,40 @@ inline float largest_of(F16 v) {
   return x[0];
 }
 
-inline F16 exp_of(F16 x) {
-  const F16 scaled = x * 1.44269504088896341f;
-  const F16 shifted = scaled + 12582912.0f;  // 1.5 * 2^23: rounds to a whole number
-  const F16 whole = shifted - 12582912.0f;
-  F16 r = x - whole * 0.693359375f;
-  r = r - whole * -2.12194440e-4f;
+// exp(r) for |r| <= log(2) / 2.
+inline F16 exp_of_rest(F16 r) {
   F16 p = splat(1.9875691500e-4f);
   p = p * r + 1.3981999507e-3f;
   p = p * r + 8.3334519073e-3f;
   p = p * r + 4.1665795894e-2f;
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
-  p = p * r * r + r + 1.0f;
+  p = p * r + 1.0f;
+  return p * r + 1.0f;
+}
+#if defined(__AVX512F__)
+inline F16 exp_of(F16 x) {
+  const __m512 bounded = _mm512_min_ps(_mm512_set1_ps(88.8f), reinterpret_cast<__m512>(x));  // NaN stays
+  const __m512 power = _mm512_roundscale_ps(bounded * _mm512_set1_ps(1.44269504088896341f), 0);
+  const F16 whole = reinterpret_cast<F16>(power);
+  F16 r = reinterpret_cast<F16>(bounded) - whole * 0.693359375f;
+  r = r - whole * -2.12194440e-4f;
+  const __mmask16 kept = _mm512_cmp_ps_mask(reinterpret_cast<__m512>(x), _mm512_set1_ps(-87.33654f), _CMP_NLT_UQ);
+  const __m512 y = _mm512_maskz_scalef_ps(kept, reinterpret_cast<__m512>(exp_of_rest(r)), power);
+  return reinterpret_cast<F16>(y);
+}
+#else
+inline F16 exp_of(F16 x) {
+  const F16 shifted = x * 1.44269504088896341f + 12582912.0f;  // 1.5 * 2^23: rounds to a whole number
+  const F16 whole = shifted - 12582912.0f;
+  F16 r = x - whole * 0.693359375f;
+  r = r - whole * -2.12194440e-4f;
   const I16 power = (bits_of(shifted) - 0x4b400000 + 127) << 23;
-  F16 y = p * float_of(power);
+  F16 y = exp_of_rest(r) * float_of(power);
   y = pick(x < -87.33654f, F16{}, y);
   return pick(x > 88.37626f, splat(__builtin_inff()), y);
 }
+#endif
 
 // log(1 + u) for u in [0, 1]: 2 artanh(u / (2 + u)).
 inline F16 log1p_of(F16 u) {

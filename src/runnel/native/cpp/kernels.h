@@ -69,6 +69,14 @@ struct AttendStep {
   float scale, cap;
 };
 
+// One query: the keys [begin, end) of a list are what it sees. scores [end - begin] is room to work in.
+struct AttendQuery {
+  const float* q;
+  float *y, *scores;
+  float inverse;  // 1 / the sum of the weights
+  int64_t begin, end;
+};
+
 // Outer-product sums by the bits of the position, `apart` numbers from each other.
 struct Buckets {
   int64_t count, apart, position;
@@ -113,8 +121,8 @@ struct Kernels {
                const float* erase, const float* log_decay, const float* from, float* to, float* y);
   void (*log_linear)(const MatrixStep& s, const Buckets& b, const float* q, const float* k, const float* v,
                      const float* log_decay, const float* scales, const float* from, float* to, float* y);
-  void (*attend)(const AttendStep& s, const float* q, const float* const* keys, const float* const* values,
-                 int64_t count, float* scores, float* y);
+  void (*attend)(const AttendStep& s, AttendQuery* queries, int64_t count, const float* const* keys,
+                 const float* const* values);
 
   // One part of a scan: see body_scans.h.
   void (*selective_forward)(const SelectiveScan& s, int64_t row, int64_t block, float* room);

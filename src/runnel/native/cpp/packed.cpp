@@ -8,13 +8,33 @@ namespace runnel {
 namespace {
 
 constexpr int64_t kPanel = Layout::kPanel;
-constexpr int64_t kChunkBytes = 128 << 10;  // of weights: what one thread takes at a time
+constexpr int64_t kLeastBytes = 32 << 10;  // of weights: less is not worth taking
+constexpr int64_t kSharesLeft = 4;  // a thread takes this part of what would be its share of what is left
 constexpr int64_t kRowsInParallel = 4;
 
 struct Bytes {
   int most, offset;
 };
 Bytes range_of(Weights kind) { return kind == kInt8 ? Bytes{127, 128} : Bytes{7, 8}; }
+
+// What of the panels is taken at a time: first much, for a long reading is a fast one, and last little, so that all
+// threads end together.
+struct Shares {
+  static constexpr int64_t kMost = 256;
+  int64_t count = 0, begin[kMost + 1];
+
+  Shares(const Layout& layout, int64_t rows, int threads) {
+    const int64_t panels = layout.panels(), bytes = layout.panel_words() * kPanel * 4;
+    const int64_t worth_it = rows > 16 ? 1 : kLeastBytes / std::max<int64_t>(1, bytes);
+    const int64_t least = std::max<int64_t>({1, worth_it, (panels + kMost - 1) / kMost});
+    begin[0] = 0;
+    while (begin[count] < panels) {
+      const int64_t left = panels - begin[count], share = std::max(least, left / (kSharesLeft * threads));
+      begin[count + 1] = begin[count] + std::min(left, share);
+      ++count;
+    }
+  }
+};
 
 uint16_t bf16_of(float x) {
   uint16_t out;
@@ -157,11 +177,9 @@ void multiply(const Layout& layout, const void* packed, const float* bias, const
       lease.run(rows, prepare);
     }
   }
-  const int64_t panels = layout.panels();
-  const int64_t at_once = std::max<int64_t>(1, kChunkBytes / std::max<int64_t>(1, layout.panel_words() * kPanel * 4));
-  const int64_t step = rows > 16 ? 1 : std::max<int64_t>(at_once, rows <= 2 ? 4 : 1);
-  lease.run((panels + step - 1) / step, [&](int64_t chunk) {
-    table.product[layout.kind](p, chunk * step, std::min(panels, (chunk + 1) * step));
+  const Shares shares(layout, rows, lease.threads());
+  lease.run(shares.count, [&](int64_t chunk) {
+    table.product[layout.kind](p, shares.begin[chunk], shares.begin[chunk + 1]);
   });
 }
 

@@ -1,6 +1,7 @@
 #include "program.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cstring>
 #include <memory>
 
@@ -9,6 +10,8 @@ namespace {
 
 constexpr int64_t kSerialNumbers = 1 << 14;  // less work than this is not worth sharing
 constexpr int64_t kChannelsAtOnce = 256;
+constexpr int64_t kQueriesAtOnce = 8;
+constexpr int64_t kCurved = 8;  // simple operations that a function such as exp is worth
 
 template <class T>
 T* at(uintptr_t address) {
@@ -59,6 +62,11 @@ Places places_of_tree(const Nodes& nodes) {
 
 }  // namespace
 
+// What of a program is done: numbers of nodes, states, and the keeping of keys and values.
+struct Wanted {
+  bool numbers, states, keys;
+};
+
 // One call of a program.
 class Run {
  public:
@@ -70,13 +78,22 @@ class Run {
     for (int64_t node = 0; node < nodes_.count; ++node) of_row_[nodes_.rows[node]].push_back(node);
     leaf_in_slot_.assign(program.leaves_.size(), 0);
     for (const int64_t size : program.leaves_) slot_numbers_ = std::max(slot_numbers_, size);
-    int64_t in_loops = 0;  // the leaves of a loop are worked on together, so each has its own part of a slot
-    for (const Operation& op : program.operations_) {
-      if (op.operands.empty() || op.operands[0].space != View::state_after) continue;
-      leaf_in_slot_[op.operands[0].index] = in_loops;
-      in_loops += padded(program.leaves_[op.operands[0].index]);
+    const auto& operations = program.operations_;
+    std::vector<bool> placed(program.leaves_.size());
+    int64_t together = 0;  // leaves that are worked on together have a part of a slot each
+    for (size_t begin = 0, end; begin < operations.size(); begin = end) {
+      end = end_of(begin);
+      std::vector<int64_t> leaves;
+      for (size_t i = begin; i < end; ++i)
+        if (const int64_t leaf = leaf_of(operations[i]); leaf >= 0) leaves.push_back(leaf);
+      for (const int64_t leaf : leaves) {
+        if (leaves.size() < 2 || placed[leaf]) continue;
+        placed[leaf] = true;
+        leaf_in_slot_[leaf] = together;
+        together += padded(program.leaves_[leaf]);
+      }
     }
-    slot_numbers_ = std::max(slot_numbers_, in_loops);
+    slot_numbers_ = std::max(slot_numbers_, together);
     zeros_.assign(static_cast<size_t>(slot_numbers_), 0.0f);
     slots_.reset(new float[static_cast<size_t>(places_.slots * slot_numbers_)]);
   }
@@ -105,38 +122,96 @@ class Run {
       }
   }
 
-  // states_only: what a commit repeats. write_keys: new keys and values go to their memory.
-  void run(bool states_only, bool write_keys) {
-    const auto& operations = program_.operations_;
-    for (size_t i = 0; i < operations.size(); ++i) {
-      const Operation& op = operations[i];
-      switch (op.kind) {
-        case Kind::product:
-          if (!states_only) product(op);
-          break;
-        case Kind::map:
-        case Kind::reduce:
-        case Kind::normalise:
-        case Kind::small_product:
-        case Kind::best:
-        case Kind::put:
-          if (!states_only) stateless(op);
-          break;
-        case Kind::loop:
-          loop(i, static_cast<size_t>(op.ints[0]));
-          i += static_cast<size_t>(op.ints[0]);
-          break;
-        case Kind::attend:
-          if (!states_only) attend(op);
-          if (write_keys) keep_keys(op);
-          break;
-        default:
-          walk(op);
-      }
+  void run(Wanted wanted) {
+    for (size_t begin = 0, end; begin < program_.operations_.size(); begin = end) {
+      end = end_of(begin);
+      const auto begun = Clock::now();
+      part(begin, end, wanted);
+      if (call_.seconds != nullptr)
+        call_.seconds[begin] += std::chrono::duration<double>(Clock::now() - begun).count();
     }
   }
 
  private:
+  using Clock = std::chrono::steady_clock;
+
+  // Where what is done in one go and begins with an operation ends.
+  size_t end_of(size_t begin) const {
+    const auto& operations = program_.operations_;
+    const Operation& first = operations[begin];
+    if (first.kind == Kind::loop || first.kind == Kind::channels) return begin + 1 + static_cast<size_t>(first.ints[0]);
+    size_t end = begin + 1;
+    if (!of_one_node(first.kind)) return end;
+    while (end < operations.size() && of_one_node(operations[end].kind)) ++end;
+    return end;
+  }
+
+  void part(size_t begin, size_t end, Wanted wanted) {
+    const Operation& op = program_.operations_[begin];
+    switch (op.kind) {
+      case Kind::product:
+        if (wanted.numbers) product(op);
+        return;
+      case Kind::loop:
+        if (wanted.states) loop(begin + 1, end);
+        return;
+      case Kind::channels:
+        if (wanted.states) channels(begin + 1, end, wanted.numbers);
+        return;
+      case Kind::conv:
+      case Kind::shift:
+      case Kind::diagonal:
+      case Kind::complex_diagonal:
+      case Kind::lti:
+      case Kind::selective:
+        if (wanted.states) channels(begin, end, wanted.numbers);
+        return;
+      case Kind::attend:
+        if (wanted.numbers) attend(op);
+        if (wanted.keys) keep_keys(op);
+        return;
+      case Kind::outer:
+      case Kind::delta:
+      case Kind::dplr:
+      case Kind::log_linear:
+        if (wanted.states) matrix_states(op);
+        return;
+      default:
+        if (wanted.numbers) stateless(begin, end);
+    }
+  }
+
+  // The leaf that an operation writes, or -1.
+  static int64_t leaf_of(const Operation& op) {
+    switch (op.kind) {
+      case Kind::conv:
+      case Kind::shift:
+      case Kind::diagonal:
+      case Kind::complex_diagonal:
+      case Kind::lti:
+      case Kind::selective:
+      case Kind::outer:
+      case Kind::delta:
+      case Kind::dplr:
+      case Kind::log_linear: return op.ints[0];
+      default: return !op.operands.empty() && op.operands[0].space == View::state_after ? op.operands[0].index : -1;
+    }
+  }
+
+  static bool of_one_node(Kind kind) {
+    switch (kind) {
+      case Kind::map:
+      case Kind::reduce:
+      case Kind::normalise:
+      case Kind::small_product:
+      case Kind::best:
+      case Kind::put:
+        return true;
+      default:
+        return false;
+    }
+  }
+
   float* buffer(int64_t index, int64_t node) {
     const int64_t place = where_ == nullptr ? node : where_[node];
     return at<float>(call_.arena) + arena_nodes_ * offsets_[index] + place * padded(program_.sizes_[index]);
@@ -170,13 +245,51 @@ class Run {
              stride(op.operands[1]), nodes_.count, of(op.operands[0], 0), stride(op.operands[0]), space_, lease_);
   }
 
-  void stateless(const Operation& op) {
-    const int64_t each = std::max<int64_t>(1, numel(op.operands[0]) * (op.ints.empty() ? 1 : op.ints[0]));
+  // Operations that look at one node, one after another while its numbers are in cache.
+  void stateless(size_t begin, size_t end) {
+    int64_t each = 1;
+    for (size_t i = begin; i < end; ++i) each += work_of(program_.operations_[i]);
     const int64_t at_once = std::max<int64_t>(1, kSerialNumbers / each);
     lease_.run((nodes_.count + at_once - 1) / at_once, [&](int64_t chunk) {
-      const int64_t end = std::min(nodes_.count, (chunk + 1) * at_once);
-      for (int64_t node = chunk * at_once; node < end; ++node) for_node(op, node);
+      const int64_t last = std::min(nodes_.count, (chunk + 1) * at_once);
+      for (int64_t node = chunk * at_once; node < last; ++node)
+        for (size_t i = begin; i < end; ++i) for_node(program_.operations_[i], node);
     });
+  }
+
+  // About how many simple operations of a number.
+  static int64_t work_of(const Operation& op) {
+    switch (op.kind) {
+      case Kind::map: return numel(op.operands[0]) * (is_simple(static_cast<Map>(op.code)) ? 1 : kCurved);
+      case Kind::conv: return op.ints[1] * op.ints[2];
+      case Kind::lti: return op.ints[1] * op.ints[2];
+      case Kind::selective: return op.ints[1] * op.ints[2] * 4;
+      case Kind::shift: return op.ints[1];
+      case Kind::diagonal:
+      case Kind::complex_diagonal: return op.ints[1] * 2;
+      default: return numel(op.operands[0]) * (op.ints.empty() ? 1 : op.ints[0]);
+    }
+  }
+
+  static bool is_simple(Map code) {
+    switch (code) {
+      case Map::copy:
+      case Map::neg:
+      case Map::abs:
+      case Map::relu:
+      case Map::square:
+      case Map::cube:
+      case Map::affine:
+      case Map::clamp:
+      case Map::add:
+      case Map::mul:
+      case Map::maximum:
+      case Map::minimum:
+      case Map::addcmul:
+      case Map::lerp:
+      case Map::where: return true;
+      default: return false;
+    }
   }
 
   void for_node(const Operation& op, int64_t node) {
@@ -292,85 +405,149 @@ class Run {
     }
   }
 
-  void walk(const Operation& op) {
-    const auto& in = op.operands;
-    const int64_t leaf = op.ints[0], channels = op.ints[1];
-    const auto head_of = [&](const View& view, int64_t node, int64_t step, int64_t head) {
-      return of(view, node) + step * view.strides[0] + head * view.strides[1];
-    };
-    const auto by_channels = [&](int64_t numbers, auto&& step) {
-      walk_parts((channels + kChannelsAtOnce - 1) / kChannelsAtOnce, numbers, [&](int64_t node, int64_t part) {
-        step(node, part * kChannelsAtOnce, std::min(channels, (part + 1) * kChannelsAtOnce));
-      });
-    };
-    switch (op.kind) {
-      case Kind::conv: {  // ints: leaf, channels, width; data: weight [width, channels], bias
-        const ConvStep s{op.ints[2], channels, at<const float>(op.data[0]), at<const float>(op.data[1])};
-        return by_channels(channels * op.ints[2], [&](int64_t node, int64_t begin, int64_t end) {
-          table_.conv(s, of(in[1], node), before(leaf, node), after(leaf, node), of(in[0], node), begin, end);
-        });
+  // Operations [begin, end) by channels: every channel of a node looks at the same channel of the others.
+  void channels(size_t begin, size_t end, bool maps) {
+    const auto& operations = program_.operations_;
+    int64_t count = 0, work = 0;
+    for (size_t i = begin; i < end; ++i) {
+      work += work_of(operations[i]);
+      count = operations[i].kind == Kind::map ? operations[i].operands[0].sizes.back() : operations[i].ints[1];
+    }
+    walk_parts((count + kChannelsAtOnce - 1) / kChannelsAtOnce, work, [&](int64_t node, int64_t part) {
+      const int64_t first = part * kChannelsAtOnce, last = std::min(count, first + kChannelsAtOnce);
+      if (node + 1 < nodes_.count) want(begin, end, node + 1, first, last);
+      for (size_t i = begin; i < end; ++i) {
+        if (operations[i].kind != Kind::map) {
+          step(operations[i], node, first, last);
+        } else if (maps) {
+          map_part(operations[i], node, first, last);
+        }
       }
-      case Kind::shift:  // ints: leaf, channels
-        return by_channels(channels, [&](int64_t node, int64_t begin, int64_t end) {
-          table_.shift(of(in[1], node), before(leaf, node), after(leaf, node), of(in[0], node), begin, end);
-        });
+    });
+  }
+
+  // What the next node will touch is asked for: a part of each of many vectors is no stretch that a machine foresees.
+  void want(size_t begin, size_t end, int64_t node, int64_t first, int64_t last) {
+    for (size_t i = begin; i < end; ++i)
+      for (const View& view : program_.operations_[i].operands) {
+        if (view.space != View::buffer || view.strides.back() != 1 || numel(view) < last) continue;
+        const float* x = of(view, node);
+        for (int64_t at = first; at < last; at += 16) __builtin_prefetch(x + at, 0, 3);
+      }
+  }
+
+  void map_part(const Operation& op, int64_t node, int64_t begin, int64_t end) {
+    MapRow row{};
+    const auto at = [&](const View& view) { return of(view, node) + begin * view.strides[0]; };
+    row.count = end - begin;
+    row.out = at(op.operands[0]);
+    row.out_stride = op.operands[0].strides[0];
+    row.scalars[0] = op.floats[0];
+    row.scalars[1] = op.floats[1];
+    for (size_t i = 1; i < op.operands.size(); ++i) {
+      row.in[i - 1] = at(op.operands[i]);
+      row.strides[i - 1] = op.operands[i].strides[0];
+    }
+    table_.map(op.code, row);
+  }
+
+  // One token of the channels [begin, end).
+  void step(const Operation& op, int64_t node, int64_t begin, int64_t end) {
+    const int64_t leaf = op.ints[0], channels = op.ints[1];
+    const auto given = [&](size_t i) { return of(op.operands[i], node); };
+    const float* from = before(leaf, node);
+    float *to = after(leaf, node), *y = given(0);
+    switch (op.kind) {
+      case Kind::conv: {  // ints: leaf, channels, width; data: weight [width, channels], bias; operands: y, x
+        const ConvStep s{op.ints[2], channels, at<const float>(op.data[0]), at<const float>(op.data[1])};
+        return table_.conv(s, given(1), from, to, y, begin, end);
+      }
+      case Kind::shift:  // ints: leaf, channels; operands: y, x
+        return table_.shift(given(1), from, to, y, begin, end);
       case Kind::diagonal:  // ints: leaf, channels; operands: y, a, b
-        return by_channels(2 * channels, [&](int64_t node, int64_t begin, int64_t end) {
-          table_.diagonal(of(in[1], node), of(in[2], node), before(leaf, node), after(leaf, node), of(in[0], node), begin,
-                          end);
-        });
+        return table_.diagonal(given(1), given(2), from, to, y, begin, end);
       case Kind::complex_diagonal:  // ints: leaf, numbers, two a pair; operands: y, a, b
-        return by_channels(2 * channels, [&](int64_t node, int64_t begin, int64_t end) {
-          table_.complex_diagonal(of(in[1], node), of(in[2], node), before(leaf, node), after(leaf, node),
-                                  of(in[0], node), begin, end);
-        });
+        return table_.complex_diagonal(given(1), given(2), from, to, y, begin, end);
       case Kind::lti: {  // ints: leaf, channels, numbers; data: keep, turn, read; operands: y, x
         const LtiStep s{op.ints[2], at<const float>(op.data[0]), at<const float>(op.data[1]),
                         at<const float>(op.data[2])};
-        return by_channels(channels * op.ints[2], [&](int64_t node, int64_t begin, int64_t end) {
-          table_.lti(s, of(in[1], node), before(leaf, node), after(leaf, node), of(in[0], node), begin, end);
-        });
+        return table_.lti(s, given(1), from, to, y, begin, end);
       }
-      case Kind::selective:  // ints: leaf, channels, n; data: a; operands: y, x, dt, b, c
-        return by_channels(channels * op.ints[2] * 4, [&](int64_t node, int64_t begin, int64_t end) {
-          table_.selective(op.ints[2], of(in[1], node), of(in[2], node), at<const float>(op.data[0]), of(in[3], node),
-                           of(in[4], node), before(leaf, node), after(leaf, node), of(in[0], node), begin, end);
-        });
-      default: {  // ints: leaf, heads, keys, values, decays, steps or buckets; operands: y [1, heads, values], then
-                  // q, k, v, ..., log decay, each [steps, heads, width]
-        const MatrixStep s{op.ints[2], op.ints[3], op.ints[4]};
-        const int64_t heads = op.ints[1], size = s.keys * s.values, most = op.ints[5];
-        walk_parts(heads, heads * size * most, [&](int64_t node, int64_t head) {
-          const float* from = before(leaf, node) + head * size;
-          float *to = after(leaf, node) + head * size, *y = head_of(in[0], node, 0, head);
-          const int64_t steps = op.kind == Kind::log_linear ? 1 : most;
-          for (int64_t step = 0; step < steps; ++step, from = to) {
-            const auto given = [&](size_t i) { return head_of(in[i], node, step, head); };
-            const float *q = given(1), *k = given(2), *v = given(3);
-            if (op.kind == Kind::outer) {
-              table_.outer(s, q, k, v, given(4), from, to, y);
-            } else if (op.kind == Kind::delta) {
-              table_.delta(s, q, k, v, *given(4), given(5), from, to, y);
-            } else if (op.kind == Kind::dplr) {
-              table_.dplr(s, q, k, v, given(4), given(5), given(6), from, to, y);
-            } else {
-              const Buckets buckets{most, heads * size, nodes_.positions[node]};
-              table_.log_linear(s, buckets, q, k, v, given(5), given(4), from, to, y);
-            }
-          }
-        });
-      }
+      default:  // selective; ints: leaf, channels, n; data: a; operands: y, x, dt, b, c
+        return table_.selective(op.ints[2], given(1), given(2), at<const float>(op.data[0]), given(3), given(4), from,
+                                to, y, begin, end);
     }
   }
 
-  // The operations after `index`, for one node after another.
-  void loop(size_t index, size_t count) {
+  // ints: leaf, heads, keys, values, decays, steps or buckets; operands: y [1, heads, values], then q, k, v, ..., log
+  // decay, each [steps, heads, width]
+  void matrix_states(const Operation& op) {
+    const auto& in = op.operands;
+    const int64_t leaf = op.ints[0], heads = op.ints[1], most = op.ints[5];
+    const MatrixStep s{op.ints[2], op.ints[3], op.ints[4]};
+    const int64_t size = s.keys * s.values;
+    const auto head_of = [&](const View& view, int64_t node, int64_t step, int64_t head) {
+      return of(view, node) + step * view.strides[0] + head * view.strides[1];
+    };
+    walk_parts(heads, heads * size * most, [&](int64_t node, int64_t head) {
+      const float* from = before(leaf, node) + head * size;
+      float *to = after(leaf, node) + head * size, *y = head_of(in[0], node, 0, head);
+      const int64_t steps = op.kind == Kind::log_linear ? 1 : most;
+      for (int64_t step = 0; step < steps; ++step, from = to) {
+        const auto given = [&](size_t i) { return head_of(in[i], node, step, head); };
+        const float *q = given(1), *k = given(2), *v = given(3);
+        if (op.kind == Kind::outer) {
+          table_.outer(s, q, k, v, given(4), from, to, y);
+        } else if (op.kind == Kind::delta) {
+          table_.delta(s, q, k, v, *given(4), given(5), from, to, y);
+        } else if (op.kind == Kind::dplr) {
+          table_.dplr(s, q, k, v, given(4), given(5), given(6), from, to, y);
+        } else {
+          const Buckets buckets{most, heads * size, nodes_.positions[node]};
+          table_.log_linear(s, buckets, q, k, v, given(5), given(4), from, to, y);
+        }
+      }
+    });
+  }
+
+  // Operations [begin, end) for one node after another.
+  void loop(size_t begin, size_t end) {
     walk_parts(1, kSerialNumbers, [&](int64_t node, int64_t) {
-      for (size_t i = index + 1; i <= index + count; ++i) for_node(program_.operations_[i], node);
+      for (size_t i = begin; i < end; ++i) for_node(program_.operations_[i], node);
     });
   }
 
   // ---- attention ----------------------------------------------------------------------------------------------------
+
+  // Keys and values of one group, those that the memory holds first.
+  struct Seen {
+    std::vector<const float*> keys, values;
+    std::vector<int64_t> positions;
+    int64_t held = 0;
+
+    void clear() {
+      keys.clear(), values.clear(), positions.clear();
+      held = 0;
+    }
+  };
+
+  void see_held(const Operation& op, int64_t row, int64_t group, Seen& seen) const {
+    const KeyValues& memory = call_.key_values[op.ints[0]];
+    const int64_t groups = op.ints[1], width = op.ints[2], values_width = op.ints[5];
+    for (int64_t j = 0; j < memory.held; ++j) {
+      const int64_t position = memory.positions[row * memory.position_row + j];
+      if (position < 0) continue;
+      seen.keys.push_back(memory.k + row * memory.k_row + (j * groups + group) * width);
+      seen.values.push_back(memory.v + row * memory.v_row + (j * groups + group) * values_width);
+      seen.positions.push_back(position);
+    }
+    seen.held = static_cast<int64_t>(seen.positions.size());
+  }
+  void see(const Operation& op, int64_t node, int64_t group, Seen& seen) {
+    seen.keys.push_back(of(op.operands[2], node) + group * op.operands[2].strides[0]);
+    seen.values.push_back(of(op.operands[3], node) + group * op.operands[3].strides[0]);
+    seen.positions.push_back(nodes_.positions[node]);
+  }
 
   // The node and those before it in this call, first to last; whether they begin at the memory.
   bool path_to(int64_t node, std::vector<int64_t>& path) const {
@@ -381,42 +558,121 @@ class Run {
     return at == Nodes::kFromState;
   }
 
-  void attend(const Operation& op) {  // ints: memory, groups, width, window or -1, sinks, values;
-                                      // floats: scale, cap; operands: y [H, V], q [H, K], k [G, K], v [G, V]
-    const KeyValues& held = call_.key_values[op.ints[0]];
-    const int64_t groups = op.ints[1], width = op.ints[2], window = op.ints[3], sinks = op.ints[4];
-    const int64_t heads = op.operands[0].sizes[0], each = heads / groups;
-    const int64_t values_width = op.ints[5];
-    const AttendStep s{width, values_width, op.floats[0], op.floats[1]};
-    lease_.run(nodes_.count * groups, [&](int64_t task) {
-      thread_local std::vector<int64_t> path;
-      thread_local std::vector<const float*> keys, values;
-      thread_local std::vector<float> scores;
-      const int64_t node = task / groups, group = task % groups, row = nodes_.rows[node];
-      const int64_t own = nodes_.positions[node];
-      const auto visible = [&](int64_t position) {
-        return position >= 0 && (window < 0 || own - position < window || position < sinks);
-      };
-      keys.clear();
-      values.clear();
-      if (path_to(node, path)) {
-        for (int64_t j = 0; j < held.held; ++j) {
-          if (!visible(held.positions[row * held.position_row + j])) continue;
-          keys.push_back(held.k + row * held.k_row + (j * groups + group) * width);
-          values.push_back(held.v + row * held.v_row + (j * groups + group) * values_width);
-        }
+  // Some nodes of a row that attend together: [begin, end) of them. chain: those of the row follow one another.
+  struct Block {
+    int64_t row, begin, end;
+    bool chain, alone;  // alone: it is the only one of its row
+  };
+
+  std::vector<Block> blocks_of_rows() const {
+    const int64_t most = std::clamp<int64_t>(nodes_.count / (2 * lease_.threads()), 1, kQueriesAtOnce);
+    std::vector<Block> blocks;
+    for (int64_t row = 0; row < nodes_.batch; ++row) {
+      const auto& own = of_row_[row];
+      const auto count = static_cast<int64_t>(own.size());
+      bool chain = true;
+      for (int64_t i = 1; i < count; ++i) chain = chain && nodes_.parents[own[i]] == own[i - 1];
+      for (int64_t begin = 0; begin < count; begin += most)
+        blocks.push_back({row, begin, std::min(count, begin + most), chain, count <= most});
+    }
+    return blocks;
+  }
+
+  // ints: memory, groups, width, window or -1, sinks, values; floats: scale, cap;
+  // operands: y [H, V], q [H, K], k [G, K], v [G, V]
+  void attend(const Operation& op) {
+    const int64_t groups = op.ints[1];
+    if (blocks_.empty()) blocks_ = blocks_of_rows();
+    seen_.resize(static_cast<size_t>(nodes_.batch * groups));
+    const auto look = [&](int64_t row, int64_t group) {
+      Seen& seen = seen_[row * groups + group];
+      seen.clear();
+      const auto& own = of_row_[row];
+      if (nodes_.parents[own[0]] == Nodes::kFromState) see_held(op, row, group, seen);
+      for (const int64_t node : own) see(op, node, group, seen);
+    };
+    const auto is_shared = [](const Block& block) { return block.chain && !block.alone; };
+    if (std::any_of(blocks_.begin(), blocks_.end(), is_shared))
+      lease_.run(static_cast<int64_t>(blocks_.size()) * groups, [&](int64_t task) {
+        const Block& block = blocks_[task / groups];
+        if (is_shared(block) && block.begin == 0) look(block.row, task % groups);
+      });
+    lease_.run(static_cast<int64_t>(blocks_.size()) * groups, [&](int64_t task) {
+      const Block& block = blocks_[task / groups];
+      const int64_t group = task % groups;
+      if (!block.chain) {
+        for (int64_t i = block.begin; i < block.end; ++i) attend_alone(op, of_row_[block.row][i], group);
+        return;
       }
-      for (const int64_t other : path) {
-        if (!visible(nodes_.positions[other])) continue;
-        keys.push_back(of(op.operands[2], other) + group * op.operands[2].strides[0]);
-        values.push_back(of(op.operands[3], other) + group * op.operands[3].strides[0]);
-      }
-      scores.resize(keys.size());
-      for (int64_t head = group * each; head < (group + 1) * each; ++head)
-        table_.attend(s, of(op.operands[1], node) + head * op.operands[1].strides[0], keys.data(),
-                      values.data(), static_cast<int64_t>(keys.size()), scores.data(),
-                      of(op.operands[0], node) + head * op.operands[0].strides[0]);
+      if (block.alone) look(block.row, group);
+      attend_together(op, seen_[block.row * groups + group], group, block);
     });
+  }
+
+  // Nodes of a chain for one group of heads: each sees the list up to itself.
+  void attend_together(const Operation& op, const Seen& seen, int64_t group, const Block& block) {
+    const int64_t window = op.ints[3], sinks = op.ints[4];
+    const auto& own = of_row_[block.row];
+    std::vector<AttendQuery>& queries = queries_of_thread();
+    int64_t first = 0;
+    for (int64_t i = block.begin; i < block.end; ++i) {
+      if (window >= 0 && sinks > 0) {  // what is seen is no stretch of the list
+        attend_alone(op, own[i], group);
+        continue;
+      }
+      while (window >= 0 && nodes_.positions[own[i]] - seen.positions[first] >= window) ++first;
+      ask(op, own[i], group, first, seen.held + i + 1, queries);
+    }
+    if (!queries.empty()) answer(op, seen, queries);
+  }
+
+  // One node of any tree.
+  void attend_alone(const Operation& op, int64_t node, int64_t group) {
+    thread_local std::vector<int64_t> path;
+    thread_local Seen all, seen;
+    const int64_t window = op.ints[3], sinks = op.ints[4], own = nodes_.positions[node];
+    all.clear();
+    seen.clear();
+    if (path_to(node, path)) see_held(op, nodes_.rows[node], group, all);
+    for (const int64_t other : path) see(op, other, group, all);
+    for (size_t j = 0; j < all.positions.size(); ++j) {
+      const int64_t position = all.positions[j];
+      if (window >= 0 && own - position >= window && position >= sinks) continue;
+      seen.keys.push_back(all.keys[j]);
+      seen.values.push_back(all.values[j]);
+    }
+    std::vector<AttendQuery>& queries = queries_of_thread();
+    ask(op, node, group, 0, static_cast<int64_t>(seen.keys.size()), queries);
+    answer(op, seen, queries);
+  }
+
+  static std::vector<AttendQuery>& queries_of_thread() {
+    thread_local std::vector<AttendQuery> queries;
+    queries.clear();
+    return queries;
+  }
+
+  // The queries of a node's heads of a group.
+  void ask(const Operation& op, int64_t node, int64_t group, int64_t begin, int64_t end,
+           std::vector<AttendQuery>& queries) {
+    const View &y = op.operands[0], &q = op.operands[1];
+    const int64_t each = y.sizes[0] / op.ints[1];
+    for (int64_t head = group * each; head < (group + 1) * each; ++head)
+      queries.push_back({of(q, node) + head * q.strides[0], of(y, node) + head * y.strides[0], nullptr, 0.0f, begin, end});
+  }
+
+  void answer(const Operation& op, const Seen& seen, std::vector<AttendQuery>& queries) const {
+    thread_local std::vector<float> scores;
+    int64_t room = 0;
+    for (const AttendQuery& query : queries) room += query.end - query.begin;
+    scores.resize(std::max(scores.size(), static_cast<size_t>(room)));
+    room = 0;
+    for (AttendQuery& query : queries) {
+      query.scores = scores.data() + room;
+      room += query.end - query.begin;
+    }
+    const AttendStep s{op.ints[2], op.ints[5], op.floats[0], op.floats[1]};
+    table_.attend(s, queries.data(), static_cast<int64_t>(queries.size()), seen.keys.data(), seen.values.data());
   }
 
   void keep_keys(const Operation& op) {
@@ -444,6 +700,8 @@ class Run {
   Places places_;
   Lease lease_;
   std::vector<std::vector<int64_t>> of_row_;
+  std::vector<Seen> seen_;
+  std::vector<Block> blocks_;
   std::vector<float> zeros_;
   std::unique_ptr<float[]> slots_;
   Workspace space_;
@@ -453,21 +711,25 @@ void Program::run(const Call& call) const {
   Run run(*this, call, false, places_of_chains(call.nodes), nullptr, call.nodes.count);
   run.load_inputs();
   run.keep_idle_rows();
-  run.run(false, true);
+  run.run({true, true, true});
   run.store_outputs();
 }
 
 void Program::verify(const Call& call) const {
-  Run run(*this, call, true, places_of_tree(call.nodes), nullptr, call.nodes.count);
+  const bool chains = !call.state_after.empty();
+  Run run(*this, call, true, chains ? places_of_chains(call.nodes) : places_of_tree(call.nodes), nullptr,
+          call.nodes.count);
   run.load_inputs();
-  run.run(false, false);
+  if (chains) run.keep_idle_rows();
+  run.run({true, true, false});
   run.store_outputs();
 }
 
 void Program::commit(const Call& call, const int64_t* where, int64_t tree_nodes) const {
   Run run(*this, call, true, places_of_chains(call.nodes), where, tree_nodes);
-  run.keep_idle_rows();
-  run.run(true, true);
+  const bool states = !call.state_after.empty();
+  if (states) run.keep_idle_rows();
+  run.run({false, states, true});
 }
 
 }  // namespace runnel

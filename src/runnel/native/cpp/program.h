@@ -16,7 +16,7 @@ namespace runnel {
 
 enum class Kind {
   map, reduce, normalise, product, small_product, conv, shift, diagonal, selective, outer, delta, dplr, attend, loop,
-  complex_diagonal, lti, log_linear, best, put,
+  complex_diagonal, lti, log_linear, best, put, channels,
 };
 
 // Where the numbers of an operand are, for one node.
@@ -65,6 +65,7 @@ struct Call {
   std::vector<KeyValues> key_values;
   uintptr_t arena, input, output;
   int threads;
+  double* seconds = nullptr;  // what every operation took is added here, where it is given
 };
 
 class Program {
@@ -80,10 +81,11 @@ class Program {
 
   // A chain per row: writes the output of every node and the states after the rows' last nodes.
   void run(const Call& call) const;
-  // A tree: writes outputs; keeps what `commit` needs in the arena.
+  // A tree: writes outputs; keeps what `commit` needs in the arena. Where places for the states after it are given it is
+  // a chain per row, and they are written.
   void verify(const Call& call) const;
-  // The states after one path of a verified tree per row. nodes: those on the paths, in order; where: their places in
-  // the tree of tree_nodes nodes.
+  // The states after one path of a verified tree per row, where places for them are given, and the keys and values.
+  // nodes: those on the paths, in order; where: their places in the tree of tree_nodes nodes.
   void commit(const Call& call, const int64_t* where, int64_t tree_nodes) const;
 
   int64_t arena_numbers(bool keep) const { return totals_[keep]; }
