@@ -28,7 +28,6 @@ from torch import Tensor
 
 from runnel import interop
 from runnel.interop import folder as folders
-from runnel.interop.blank import blank
 
 LLAMA = {
     "model_type": "llama", "vocab_size": 32000, "hidden_size": 2048, "num_hidden_layers": 22,
@@ -72,7 +71,7 @@ def random_tensors(config: dict[str, Any]) -> Iterator[tuple[str, Tensor]]:
     """The tensors of a checkpoint, as its family names them."""
     family = interop.family_of(config)
     theirs = interop.complete(family, config)
-    ours = dict(blank(family.model_config(theirs)).named_parameters())
+    ours = dict(interop.shapes(family.model_config(theirs)).named_parameters())
     for entry in family.table(theirs):
         for name, shape in zip(entry.their_names, entry.required([ours[own] for own in entry.our_names]), strict=True):
             yield name, torch.randn(shape).bfloat16()

@@ -26,6 +26,7 @@ from runnel.state import Memory, PendingState, State
 from runnel.storage import read_json, read_tensors, write_json, write_tensors
 from runnel.tree import DraftTree, Verification
 from runnel.types import Elements
+from runnel.unfilled import Unfilled
 
 
 @dataclass(frozen=True)
@@ -436,7 +437,8 @@ def load(folder: str | Path) -> Model:
     if meta.get("config") != json.dumps(config, sort_keys=True):
         raise ValueError(f"{folder / 'model.safetensors'} belongs to another config.json")
     try:
-        model = build(**config["config"])
+        with Unfilled():
+            model = build(**config["config"])
     except (TypeError, KeyError) as error:
         raise ValueError(f"{folder / 'config.json'} is damaged: {error}") from error
     if model.semantics() != config.get("semantics"):
@@ -448,7 +450,7 @@ def load(folder: str | Path) -> Model:
     if {n: t.shape for n, t in own.items()} != {n: t.shape for n, t in tensors.items()}:
         raise ValueError(f"{folder / 'model.safetensors'} does not fit {folder / 'config.json'}")
     for name, parameter in model.named_parameters():
-        parameter.data = parameter.data.to(tensors[name].dtype)  # a model may have several
+        parameter.data = tensors.pop(name)  # also in its dtype: a model may have several
     model.load_state_dict(tensors, strict=False)
     return model
 

@@ -22,10 +22,10 @@ from torch import Tensor, nn
 from runnel import catalog, codecs
 from runnel.codecs import Codec, tokenizer
 from runnel.interop import folder as folders
-from runnel.interop.blank import blank
-from runnel.model import Model, own_tensors
+from runnel.model import Model, ModelConfig, own_tensors
 from runnel.model import load as load_run
 from runnel.model import save as save_run
+from runnel.unfilled import Unfilled
 
 FAMILIES = "interop/families"
 ORIGIN = "origin"
@@ -88,7 +88,7 @@ def load(folder: str | Path, dtype: torch.dtype | None = None) -> Model:
     config = folders.read_config(path)
     family = family_of(config)
     theirs = complete(family, config)
-    model = blank(family.model_config(theirs))
+    model = shapes(family.model_config(theirs))
     stored = _named(folders.open_tensors(path), family)
     ours, used = own_tensors(model), set()
     for entry in family.table(theirs):
@@ -111,6 +111,12 @@ def load(folder: str | Path, dtype: torch.dtype | None = None) -> Model:
     if model.config.frame.tied:
         model.tie()
     return model
+
+
+def shapes(config: ModelConfig) -> Model:
+    """A model without numbers, on the meta device."""
+    with torch.device("meta"), Unfilled():
+        return Model(config)
 
 
 def fetched(folder: str | Path) -> Path:

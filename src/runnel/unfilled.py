@@ -1,4 +1,4 @@
-"""A model without numbers: its shapes and what its parameters are for, made before a file gives them values."""
+"""Models that a file will fill: made without the random numbers that they would begin with."""
 
 from __future__ import annotations
 
@@ -9,22 +9,16 @@ import torch
 from torch.nn import init
 from torch.overrides import TorchFunctionMode
 
-from runnel.model import Model, ModelConfig
-
 FILLS = (init.kaiming_uniform_, init.normal_, init.uniform_, torch.Tensor.normal_, torch.Tensor.uniform_)
 
 
-class _Unfilled(TorchFunctionMode):
-    """Leaves out what only fills in random numbers: on the meta device there are none, and it takes its time."""
+class Unfilled(TorchFunctionMode):
+    """Leaves out what only fills a tensor with random numbers, which takes its time, also where there is no memory to
+    fill: on the meta device. What was to be filled holds anything.
+    """
 
     def __torch_function__(self, func: Any, types: Sequence[type], args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func in FILLS:
             return args[0] if args else kwargs["tensor"]
         return func(*args, **kwargs)
-
-
-def blank(config: ModelConfig) -> Model:
-    """The model on the meta device."""
-    with torch.device("meta"), _Unfilled():
-        return Model(config)
