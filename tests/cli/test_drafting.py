@@ -98,3 +98,46 @@ def test_another_model_is_refused(folder, in_process):
     assert in_process(train("--drafter", "medusa(heads=1)", "--out", "one"), folder)[0] == 0
     code, _, error = in_process(["generate", "model1", "--drafter", "one"], folder)
     assert code == 2 and "one was trained for another target" in error
+
+
+def test_a_tree_is_calibrated_and_grown(folder, in_process):
+    assert in_process(train("--drafter", "medusa(heads=2)", "--out", "guesser"), folder)[0] == 0
+    learn = ["calibrate", "text.txt", "--target", "model0", "--length", 12, "--prompts", 4, "--threads", 1]
+    code, out, error = in_process([*learn, "--drafter", "guesser", "--out", "tree", "--nodes", 4, "--json"], folder)
+    assert code == 0, error
+    found = json.loads(out)
+    assert len(found["accuracies"]) == 2 and all(0 <= a <= 1 for own in found["accuracies"] for a in own)
+    assert found["accepted"] >= found["accepted_of_chain"] - 1e-12
+    code, _, error = in_process(
+        [*learn, "--drafter", "model1", "--tree", "acceptance_head", "--threshold", 0.5, "--out", "stop"], folder
+    )
+    assert code == 0, error
+    write = ["generate", "model0", "--prompt", "the", "--max-tokens", 12, "--threads", 1, "--json"]
+    plain = json.loads(in_process(write, folder)[1])
+    for drafter, tree in (("guesser", "tree"), ("guesser", "best_first(nodes=3)"), ("model1", "stop")):
+        drafted = json.loads(in_process([*write, "--drafter", drafter, "--tree", tree], folder)[1])
+        assert drafted["samples"][0]["tokens"] == plain["samples"][0]["tokens"]
+        assert drafted["stats"]["drafted"] > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["generate", "model0", "--tree", "chain"], "give --drafter too"),
+        (["generate", "model0", "--drafter", "suffix", "--tree", "chain"], "drafters that are given by a folder"),
+        (["generate", "model0", "--drafter", "model1", "--tree", "acceptance_head"], "that `runnel calibrate` made"),
+        (["generate", "model0", "--drafter", "model1", "--tree", "chian"], "did you mean 'chain'?"),
+        (
+            ["calibrate", "text.txt", "--target", "model0", "--drafter", "model1", "--tree", "chain", "--out", "x"],
+            "--tree must be one of calibrated, acceptance_head; got chain",
+        ),
+        (
+            ["calibrate", "text.txt", "--target", "model0", "--drafter", "suffix", "--out", "x", "--length", 12],
+            "drafters that are given by a folder",
+        ),
+    ],
+)
+def test_trees_that_cannot_be_meant(folder, in_process, arguments, message):
+    code, _, error = in_process([*arguments, "--threads", 1], folder)
+    assert code == 2
+    assert message in error

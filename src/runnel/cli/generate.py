@@ -41,6 +41,12 @@ def command(
         str | None,
         typer.Option(help="'auto', 'suffix(max_draft=8)', ...; or the folder of a trained one or of a smaller model."),
     ] = None,
+    tree: Annotated[
+        str | None,
+        typer.Option(
+            help="What a drafter with a folder grows: 'best_first(nodes=8)', or what `runnel calibrate` made."
+        ),
+    ] = None,
     acceptance: Annotated[str, typer.Option(help="Which drafts become text: 'match', 'typical(epsilon=0.1)', ...")] = (
         "match"
     ),
@@ -92,7 +98,7 @@ def command(
     processors = [_part(text, "processors", codec) for text in processor or []]
     options = {
         "decoder": _decoder(decoder, temperature, top_k, top_p, min_p, processors),
-        "drafter": drafter_of(drafter, model),
+        "drafter": drafter_of(drafter, model, None if tree is None else _tree(tree)),
         "acceptance": _part(acceptance, "acceptance"),
         "length": None if length is None else _part(length, "policies"),
         "guidance": None if guidance is None else _part(guidance, "guidance"),
@@ -265,15 +271,34 @@ def _decoder(
     )
 
 
-def drafter_of(text: str | None, target: Model) -> Any:
-    """A drafter by name with options; the folder of a trained one, or of a smaller model, as a drafter."""
+def _tree(text: str) -> Any:
+    """The Config of a tree builder by name with options, or of a folder that `runnel calibrate` made."""
+    from runnel import calibration, patterns
+
+    if calibration.is_tree(text):
+        return calibration.load(text)
+    if patterns.parse_part(text, "trees").name == "acceptance_head":
+        raise ValueError("the tree acceptance_head is given by the folder that `runnel calibrate` made")
+    return _part(text, "trees")
+
+
+def drafter_of(text: str | None, target: Model, tree: Any = None) -> Any:
+    """A drafter by name with options; the folder of a trained one, or of a smaller model, as a drafter, which may be
+    given a tree builder.
+    """
     from runnel import catalog, patterns, trained
     from runnel.drafters import draft_model
 
     if text is None:
+        if tree is not None:
+            raise ValueError("--tree is what a drafter grows: give --drafter too")
         return None
     if (Path(text) / "config.json").is_file():
-        return trained.load(text, target) if trained.is_drafter(text) else draft_model.Config(load_run(Path(text)))
+        if trained.is_drafter(text):
+            return trained.load(text, target, tree or "chain")
+        return draft_model.Config(load_run(Path(text)), tree=tree or "chain")
+    if tree is not None:
+        raise ValueError(f"--tree is for drafters that are given by a folder; got --drafter {text}")
     name = patterns.parse_part(text, "drafters").name
     if name == "draft_model":
         raise ValueError("the drafter draft_model is given by the folder of its model: --drafter runs/SMALLER")
