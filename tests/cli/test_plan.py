@@ -38,7 +38,19 @@ def test_parameters_and_states_are_those_of_the_model():
     assert (work.attention, work.keys) == (1, 2 * 2 * 32)
 
 
-@pytest.mark.parametrize("bad", [["--devices", "lots"], ["--length", "1T"], ["--batch", "0"]])
+def test_rows_of_many_lengths_get_groups_of_their_own(capsys):
+    pytest.importorskip("scipy", reason="integer programs need scipy")
+    asked = ["plan", "attention*8", "--d-model", "512", "--devices", "8xA100", "--lengths", "256k,4k*12", "--json"]
+    assert run(asked) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert sorted(row for group in found["groups"] for row in group["rows"]) == [4096] * 12 + [262144]
+    assert sum(group["devices"] for group in found["groups"]) == 8
+    assert found["seconds"] <= found["even"]["seconds"]
+    assert run(asked[:-1]) == 0
+    assert "rows of 262,144" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("bad", [["--devices", "lots"], ["--lengths", "4k*x"], ["--length", "1T"], ["--batch", "0"]])
 def test_mistakes_are_one_line(capsys, bad):
     assert run(["plan", "gla", *bad]) == 2
     error = capsys.readouterr().err

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 SHORT = 512
 """Slices are at most so long, or a half and a quarter of that: what they take is a polynomial of the length."""
-FEW = 4
+FEW = 8
 """Rows, at most."""
 FIELDS = ("saved", "inputs", "layers", "forward", "whole")
 

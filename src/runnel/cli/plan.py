@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from dataclasses import asdict
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -27,6 +29,9 @@ def command(
     d_model: Annotated[int, typer.Option(help="Width of the model.")] = 2048,
     layers: Annotated[int | None, typer.Option(help="Repeat the pattern to this many layers.")] = None,
     vocab_size: Annotated[int, typer.Option(help="Tokens in the vocabulary.")] = 32_000,
+    lengths: Annotated[
+        str | None, typer.Option(help="Rows of one step by length, 64k*2,4k*60: groups of devices for them.")
+    ] = None,
     measure: Annotated[
         bool, typer.Option("--measure", help="This machine and this model in float32, measured; not --devices.")
     ] = False,
@@ -41,7 +46,8 @@ def command(
     \b
     The numbers are arithmetic over data sheets (src/runnel/plans/devices.json), for comparing layouts with
     each other. With --measure the model is built and run on short rows here, forward and backward, whole and in slices,
-    and the devices are this process, or, under torchrun, all of them.
+    and the devices are this process, or, under torchrun, all of them. With --lengths rows of many lengths are shared
+    among groups of devices of different sizes, by integer programming (needs `pip install 'runnel[packing]'`).
     """
     from runnel.plans import Cluster, redundant_sharding
 
@@ -56,6 +62,9 @@ def command(
             _show(work, redundant_sharding.plans(work, cluster, config), cluster, show, json)
         return
     cluster = Cluster.parse(devices)
+    if lengths is not None:
+        _show_groups(work, parse_rows(lengths), cluster, json)
+        return
     _show(work, redundant_sharding.plans(work, cluster), cluster, show, json)
 
 
@@ -78,6 +87,43 @@ def parse_length(text: str) -> int:
     if not digits.isdecimal() or int(digits) < 1:
         raise ValueError(f"--length must be tokens such as 4096, 64k or 1M; got {text!r}")
     return int(digits) * unit
+
+
+def parse_rows(text: str) -> list[int]:
+    """The length of every row of 64k*2,4k*60."""
+    rows: list[int] = []
+    for part in text.split(","):
+        length, star, count = part.partition("*")
+        if star and not (count.isdecimal() and int(count) > 0):
+            raise ValueError(f"--lengths must be like 64k*2,4k*60; got {text!r}")
+        rows += [parse_length(length)] * (int(count) if star else 1)
+    return rows
+
+
+def _show_groups(work: Workload, lengths: list[int], cluster: Cluster, json: bool) -> None:
+    from runnel.plans import sequence_groups
+
+    if find_spec("scipy") is None:
+        raise ValueError("--lengths needs one more package: pip install 'runnel[packing]'")
+    config = sequence_groups.costs(work, cluster)
+    found, even = sequence_groups.plan(lengths, cluster.count, config), sequence_groups.even(lengths, cluster, config)
+    groups = [
+        {"devices": degree, "rows": [lengths[row] for row in rows]}
+        for degree, rows in zip(found.degrees, found.rows, strict=True)
+    ]
+    if json:
+        _screen.print_json({"groups": groups, "seconds": found.seconds, "even": even and asdict(even)})
+        return
+    for group in groups:
+        print(f"{group['devices']} devices: rows of {_counted(group['rows'])} tokens")
+    beside = (
+        f"groups of {even.degrees[0]} devices each take {even.seconds:.3g} s" if even else "groups of one size do not"
+    )
+    print(f"a step of {found.seconds:.3g} s; {beside}")
+
+
+def _counted(lengths: list[int]) -> str:
+    return ", ".join(f"{length:,}" + (f" ({n} times)" if n > 1 else "") for length, n in Counter(lengths).items())
 
 
 def _memory() -> float:

@@ -30,6 +30,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from runnel.plans import Cluster, Workload
+
 PAPERS = {
     "Data-Centric and Heterogeneity-Adaptive Sequence Parallelism for Efficient LLM Training": "2412.01523",
 }
@@ -50,6 +52,23 @@ class Config:
     def __post_init__(self) -> None:
         if self.memory < 1 or min(self.quadratic, self.linear, self.start, self.exchange) < 0:
             raise ValueError(f"sequence_groups needs memory >= 1 and costs >= 0; got {self}")
+
+
+def costs(work: Workload, cluster: Cluster) -> Config:
+    """The costs of a model's rows on a cluster: seconds, and the tokens that a device holds with recomputation."""
+    device = cluster.device
+    weights = work.parameters * 16 / cluster.count  # 16 bits of weight and gradient, 96 of the optimiser
+    token = work.d_model * (2 * work.layers + 34) + 6 * work.outcomes
+    heads = 16 * work.d_model * work.attention  # q, k, v and outputs in 16 bits, there and back
+    return Config(
+        quadratic=6 * work.attention * work.d_model / cluster.flops,
+        linear=6 * work.matrices / cluster.flops,
+        start=0.0,
+        exchange=heads / cluster.speed(1),
+        memory=max(1, int((device.memory - weights) / token)),
+        node=device.node,
+        slower=device.inside / device.between,
+    )
 
 
 @dataclass(frozen=True)
@@ -73,6 +92,13 @@ def plan(lengths: Sequence[int], devices: int, config: Config | None = None) -> 
     if not found:
         raise ValueError(f"no groups of {devices} devices of {config.memory} tokens each can hold the rows of a step")
     return min(found, key=lambda groups: (groups.seconds, groups.degrees))
+
+
+def even(lengths: Sequence[int], cluster: Cluster, config: Config) -> Groups | None:
+    """The best groups of one size; None when the rows fit into none."""
+    sizes = [degrees for degrees in partitions(cluster.count) if len(set(degrees)) == 1]
+    found = [groups for degrees in sizes if (groups := assign(lengths, degrees, config))]
+    return min(found, key=lambda groups: groups.seconds, default=None)
 
 
 def partitions(devices: int) -> Iterator[tuple[int, ...]]:
