@@ -3,53 +3,25 @@ import torch
 from forecasters.support import mean_error, parts, seasonal
 
 from runnel.forecasters import dlinear, last_value, ridge, seasonal_naive
-from runnel.forecasters.blend import Config, Member
+from runnel.forecasters.blend import Config, Member, reference
 from runnel.windows import FitConfig, WindowShape, build
-from runnel.windows.stacking import best, reference, simplex, weights
+from runnel.windows.stacking import chosen_pull, simplex
 
 
-def grams(folds=4, count=6, seed=0):
-    """Products of errors of members that are worse and worse, and go together more or less."""
-    generator = torch.Generator().manual_seed(seed)
-    made = []
-    for _ in range(folds):
-        errors = torch.randn(count, 50, generator=generator, dtype=torch.float64)
-        errors = (errors + torch.randn(50, generator=generator, dtype=torch.float64)) * torch.linspace(1, 2, count)[
-            :, None
-        ]
-        made.append(errors @ errors.T)
-    return made
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_the_members_that_are_kept_are_those_of_the_sums(seed):
-    made = grams(seed=seed)
-    assert best(made).tolist() == reference([gram.tolist() for gram in made])
-
-
-def test_as_many_as_do_well_together_on_folds_that_had_no_part():
-    alike = torch.full((3, 3), 1.0, dtype=torch.float64) + torch.diag(torch.tensor([0, 0.1, 0.2], dtype=torch.float64))
-    assert best([alike, alike]).tolist() == [0], "nothing is won by the others"
-    apart = torch.diag(torch.tensor([1.0, 1.1, 40.0], dtype=torch.float64))
-    assert best([apart, apart]).tolist() == [0, 1], "errors that have nothing to do with each other cancel out"
-    assert best([apart]).tolist() == [0, 1, 2], "a single fold leaves nothing to choose by"
-
-
-def test_weights_are_pulled_to_the_even_mean_of_those_that_are_kept():
-    apart = torch.diag(torch.tensor([1.0, 2.0, 40.0], dtype=torch.float64))
-    free, near, even = (weights([apart, apart], pull).tolist() for pull in (0.0, 1.0, 1e9))
-    assert free == pytest.approx([2 / 3, 1 / 3, 0]) and even == pytest.approx([0.5, 0.5, 0])
-    assert near == pytest.approx([11 / 18, 7 / 18, 0])  # (4/3 + 1) w_1 = (8/3 + 1) w_2
+@pytest.mark.parametrize(("a", "b", "c"), [(2.0, 0.5, 1.0), (1.0, 0.9, 3.0), (1.0, -0.4, 1.0)])
+def test_two_weights_equal_the_closed_form(a, b, c):
+    gram = torch.tensor([[a, b], [b, c]], dtype=torch.float64)
+    assert float(simplex(gram)[0]) == pytest.approx(reference(gram), abs=1e-6)
 
 
 def test_many_weights_are_no_worse_than_any_on_a_grid():
     errors = torch.randn(3, 50, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     gram = errors @ errors.T
-    found = simplex(gram)
-    assert float(found.sum()) == pytest.approx(1) and (found >= 0).all()
+    best = simplex(gram)
+    assert float(best.sum()) == pytest.approx(1) and (best >= 0).all()
     steps = torch.linspace(0, 1, 21, dtype=torch.float64)
     grid = [torch.stack([x, y, 1 - x - y]) for x in steps for y in steps if x + y <= 1]
-    assert all(found @ gram @ found <= w @ gram @ w + 1e-9 for w in grid)
+    assert all(best @ gram @ best <= w @ gram @ w + 1e-9 for w in grid)
 
 
 def members():
@@ -77,15 +49,18 @@ def test_is_no_worse_on_its_folds_than_its_best_member_and_saves_as_tensors():
     assert mean_error(again, valid) == mean_error(model, valid)
 
 
-def test_folds_begin_as_long_after_what_members_were_fitted_on_as_validation_is():
-    shape = WindowShape(48, 6, channels=2)
-    train, valid = parts(seasonal(), shape)  # 300 and 100 rows
-    *folds, last = build(Config(members()), shape).folds(train, valid)
-    assert last == (train, valid, valid) and len(folds) == 3
-    for (learn, stop, judge), cut in zip(folds, (150, 200, 250), strict=True):
-        assert int(learn.first.min()) == 48 and int(learn.first.max()) + 6 == int(stop.first.min()) == cut
-        assert int(stop.first.max()) + 6 == int(judge.first.min()) == cut + 100
-        assert int(judge.first.max()) + 6 == 400
+def test_folds_are_apart_from_what_their_members_are_fitted_on():
+    train, _ = parts(seasonal(), WindowShape(48, 6, channels=2))
+    early, late = train.between(0, 2 / 3), train.between(2 / 3, 5 / 6)
+    assert int(early.first.min()) == 48 and int(early.first.max()) + 6 == int(late.first.min()) == 300 * 2 // 3
+    assert int(late.first.max()) + 6 == 300 * 5 // 6
+
+
+def test_the_pull_is_chosen_on_folds_that_had_no_part():
+    one = torch.tensor([[1.0, 0.0], [0.0, 2.0]], dtype=torch.float64)
+    two = torch.tensor([[2.0, 0.0], [0.0, 1.0]], dtype=torch.float64)
+    assert chosen_pull([one, two], (0.0, 1e6)) == 1e6, "what one fold teaches misleads on the other"
+    assert chosen_pull([one, one], (0.0, 1e6)) == 0.0 and chosen_pull([one], (0.0, 1.0)) == 1.0
 
 
 def test_refusals():

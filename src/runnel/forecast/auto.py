@@ -1,7 +1,7 @@
-"""auto: the mean of what does best of everything that is cheap enough, chosen without the rows that it is judged on.
+"""auto: a blend of everything that is cheap enough, its weights chosen without the rows that it is judged on.
 
 Candidates are the naive forecasts, ridges of several lookbacks and normalisations, and, where the budget allows it,
-trained models. `forecasters/blend` fits them before several stretches of the data and says how many to average.
+trained models. `forecasters/blend` fits them before several stretches of the data and learns how to mix them.
 """
 
 from __future__ import annotations

@@ -1,22 +1,20 @@
-"""Blend: a convex combination of the forecasters that do best out of sample, as many as do well together.
+"""Blend: a convex combination of other forecasters, with weights from forecasts that were made out of sample.
 
-Papers: "Forecast Combinations" (Timmermann, 2006) and "Persistence in forecasting performance and conditional
-combination strategies" (Aiolfi and Timmermann, 2006): trim the poor, then hold on to the even mean; "Stacked
-Regressions" (Breiman, 1996): weights that are not negative, learned from held-out forecasts.
+Papers: "Stacked Generalization" (Wolpert, 1992) and "Stacked Regressions" (Breiman, 1996): weights that are not
+negative, and that sum to one, learned from held-out forecasts.
 
-    forecast = sum over the k best members m of w_m P_m,  w near 1/k                   (1)
+    w = argmin over w >= 0, sum w = 1 of sum_f |Y_f - sum_m w_m P_fm|^2 / e_f + pull |w - 1/M|^2       (1)
+    e_f = |Y_f - sum_m P_fm / M|^2                                                     (2)
 
 | code | meaning |
 |---|---|
-| P_m | forecasts of member m |
-| folds | stretches of rows that members fitted before them forecast; the last is the validation part |
-| k, pull | how many are kept, chosen by folds that had no part in the order; how near w is (`windows/stacking.py`) |
+| folds f | stretches between the cuts of the training part, forecast by members fitted before; the validation part |
+| P_fm | forecasts of member m on fold f, M members |
 
-Weights that are best on one stretch suit its season, and an even mean is hard to beat ("The combination of forecasts",
-Bates and Granger, 1969, and much since); but an even mean of anything at all is not.
-
-A model that is used on the rows after validation was fitted as long ago as validation is: its folds begin as long
-after the rows that it was fitted on. What was true near those rows (the level of a series) may not be true later.
+Weights that are best on one stretch may suit its season only, and an even mean is hard to beat ("The combination of
+forecasts", Bates and Granger, 1969, and much since). So folds count alike, and how far weights are pulled to the even
+mean is chosen by what it does on a fold that had no part in them, over all folds in turn. (1) is solved by accelerated
+projected gradients.
 """
 
 from __future__ import annotations
@@ -32,7 +30,7 @@ from torch import Tensor, nn
 
 from runnel.windows import FitConfig, FitReport, Window, WindowModel, WindowSet, WindowShape, build
 from runnel.windows.model import Progress
-from runnel.windows.stacking import products, weights
+from runnel.windows.stacking import chosen_pull, convex_weights, products
 
 PAPERS: dict[str, str] = {}
 
@@ -51,20 +49,21 @@ class Member:
 
 @dataclass(frozen=True)
 class Config:
-    """members: at least one. cuts: rising shares of the training rows, up to which members are fitted for a fold.
+    """members: at least one. cuts: rising shares of the training rows, where folds begin. pulls: see (1).
 
-    pull: towards the even mean. every: the windows that members are judged by are thinned out to one in so many.
+    every: the windows that weights are learned from are thinned out to one in so many.
     """
 
     members: tuple[Member, ...]
     cuts: tuple[float, ...] = (1 / 2, 2 / 3, 5 / 6)
-    pull: float = 1.0
+    pulls: tuple[float, ...] = (0.0, 0.1, 0.3, 1.0, 3.0, 1e6)
     every: int = 4
 
     def __post_init__(self) -> None:
-        if not self.members or self.every < 1 or self.pull < 0:
-            found = f"{len(self.members)} members, every={self.every}, pull={self.pull}"
-            raise ValueError(f"blend needs members, every >= 1 and pull >= 0; got {found}")
+        if not self.members or not self.pulls or self.every < 1:
+            raise ValueError(
+                f"blend needs members, pulls and every >= 1; got {len(self.members)} members, {self.every}"
+            )
         if any(not a < b for a, b in itertools.pairwise((0.0, *self.cuts, 1.0))):
             raise ValueError(f"cuts of blend must rise and lie in (0, 1); got {self.cuts}")
 
@@ -84,6 +83,7 @@ class Blend(WindowModel):
         self.register_buffer("weights", torch.full((len(shapes),), 1 / len(shapes)))
         self.scores: list[list[float]] = []
         """Mean squared errors of every member on the folds, the last one validation, once fitted."""
+        self.pull = 0.0
 
     def forward(self, window: Window) -> Float[Tensor, "B H C 1"]:
         used = [(w, m) for w, m in zip(self.weights, self._models(), strict=True) if w > 0]
@@ -96,38 +96,27 @@ class Blend(WindowModel):
         config: FitConfig | None = None,
         progress: Progress = lambda done, text: None,
     ) -> FitReport:
-        """Fit every member before every fold, and last on the whole training part; choose k and w of (1)."""
-        started, folds, grams = time.perf_counter(), self.folds(train, valid), []
-        for number, (learn, stop, judge) in enumerate(folds):
+        """Fit every member before every fold, and last on the whole training part; solve (1)."""
+        started, cuts = time.perf_counter(), (*self.config.cuts, 1.0)
+        pairs = [(train.between(0, low), train.between(low, high)) for low, high in itertools.pairwise(cuts)]
+        folds = [*[pair for pair in pairs if len(pair[0]) and len(pair[1])], (train, valid)]
+        grams = []
+        for number, (learn, judge) in enumerate(folds):
             forecasts = []
             for at, (member, model) in enumerate(zip(self.config.members, self._models(), strict=True)):
                 done = (number + at / len(self.config.members)) / len(folds)
                 progress(done, f"{member.name}, fold {number + 1} of {len(folds)}")
                 learner = build(member.config, model.shape, seed=member.fit.seed)
-                learner.fit(learn.seen_by(model.shape), stop.seen_by(model.shape), member.fit)
+                learner.fit(learn.seen_by(model.shape), judge.seen_by(model.shape), member.fit)
                 forecasts.append(_forecasts(learner, judge.every(self.config.every)))
                 model.load_state_dict(learner.state_dict())
                 model.eval()
             grams.append(products(torch.stack(forecasts), _targets(judge.every(self.config.every))))
         self.scores = [list(errors) for errors in zip(*[gram.diagonal().tolist() for gram in grams], strict=True)]
-        self.weights.copy_(weights(grams, self.config.pull))
+        self.pull = chosen_pull(grams, self.config.pulls)
+        self.weights.copy_(convex_weights(grams, self.pull))
         blended = float(self.weights.double() @ grams[-1] @ self.weights.double())
         return FitReport(blended, 0, time.perf_counter() - started)
-
-    def folds(self, train: WindowSet, valid: WindowSet) -> list[tuple[WindowSet, WindowSet, WindowSet]]:
-        """Windows that members are fitted on, stop by and are judged by: those up to a cut; as many rows after it as
-        validation has; what follows. Last the whole training part and validation.
-        """
-        rows, both = train.ends(), train.joined(valid)
-        until, found = torch.maximum(rows, valid.ends()), []
-        for share in self.config.cuts:
-            cut = (share * rows).long()
-            begin = cut + until - rows
-            learn, stop = train.inside(torch.zeros_like(cut), cut), both.inside(cut, begin)
-            judge = both.inside(begin, until)
-            if len(learn) and len(judge):
-                found.append((learn, stop if len(stop) else judge, judge))
-        return [*found, (train, valid, valid)]
 
     def _models(self) -> list[WindowModel]:
         return [member for member in self.members if isinstance(member, WindowModel)]
@@ -140,3 +129,10 @@ def _forecasts(model: WindowModel, windows: WindowSet) -> Float[Tensor, "N"]:
 
 def _targets(windows: WindowSet) -> Float[Tensor, "N"]:
     return torch.cat([w.target.flatten() for w in windows.batches(BATCH) if w.target is not None])
+
+
+def reference(gram: Float[Tensor, "2 2"]) -> float:
+    """The weight of the first of two members, in closed form."""
+    a, b, c = float(gram[0, 0]), float(gram[0, 1]), float(gram[1, 1])
+    free = (c - b) / (a - 2 * b + c)
+    return min(max(free, 0.0), 1.0)

@@ -93,21 +93,16 @@ class WindowSet:
         """Every `step`th window."""
         return replace(self, series=self.series[::step], first=self.first[::step])
 
-    def ends(self) -> Int[Tensor, "S"]:
-        """Rows of each series up to its last target; zero where it has no windows."""
+    def between(self, low: float, high: float) -> WindowSet:
+        """By time, in each series: windows whose targets all lie from one share of its rows to another.
+
+        low, high: in [0, 1], of the rows up to the last target of the windows.
+        """
         end = torch.zeros(self.table.count, dtype=torch.long)
-        return end.scatter_reduce(0, self.series, self.first + self.shape.horizon, "amax")
-
-    def inside(self, low: Int[Tensor, "S"], high: Int[Tensor, "S"]) -> WindowSet:
-        """Those whose targets all lie in rows [low, high) of their series."""
-        kept = (self.first >= low[self.series]) & (self.first + self.shape.horizon <= high[self.series])
+        end = end.scatter_reduce(0, self.series, self.first + self.shape.horizon, "amax")
+        begin, stop = (low * end).long(), (high * end).long()
+        kept = (self.first >= begin[self.series]) & (self.first + self.shape.horizon <= stop[self.series])
         return replace(self, series=self.series[kept], first=self.first[kept])
-
-    def joined(self, other: WindowSet) -> WindowSet:
-        """These and other windows of the same table."""
-        assert self.table is other.table and self.shape == other.shape, "windows of one table and one shape"
-        series, first = torch.cat([self.series, other.series]), torch.cat([self.first, other.first])
-        return replace(self, series=series, first=first)
 
     def seen_by(self, shape: WindowShape) -> WindowSet:
         """The same forecasts from another length of history."""
