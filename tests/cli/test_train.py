@@ -36,6 +36,9 @@ def test_example_runs_as_printed_and_ends_with_the_loss_beside_baselines(tmp_pat
     assert target.config.pattern == "mamba2*2"
     assert result.stdout.splitlines()[-1].startswith("held-out text: ")
     assert drafters.load(tmp_path / "runs/hydra", target).config.heads == 4
+    calibrated = shell(" && ".join(examples("calibrate")), tmp_path)
+    assert calibrated.returncode == 0, calibrated.stderr
+    assert "drafted tokens accepted" in calibrated.stderr
 
 
 def test_ctrl_c_says_how_to_go_on_and_the_same_command_does(folder, in_process):
