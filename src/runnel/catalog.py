@@ -17,6 +17,7 @@ KINDS = {
     "mixers": "mixer",
     "blocks": "block",
     "norms": "norm",
+    "wirings": "wiring",
     "heads": "head",
     "conversions": "conversion",
     "objectives": "objective",

@@ -5,6 +5,7 @@ mamba2                          one kind of layer
 attention(window=64)            options are the fields of the page's Config
 mamba2 & attention              mixers side by side: both read the layer's input, their outputs are added
 zamba2 > mamba2                 one ahead of another: what it makes is added to what the other reads, not to the stream
+samba(window=64)*4              a page of `wirings/`: a pattern that has a name
 mamba2+moe(experts=4)           a channel block other than the model's default; +none for no channel block
 """
 
@@ -81,7 +82,7 @@ def parse_part(text: str, folder: str) -> Part:
 
 
 class _Reader:
-    """Recursive descent over:  sequence = item {"," item};  item = ("(" sequence ")" | layer) ["*" number];
+    """Recursive descent over:  sequence = item {"," item};  item = ("(" sequence ")" | wiring | layer) ["*" number];
     layer = [part ">"] part {"&" part} ["+" part];  part = name ["(" name "=" value {"," ...} ")"].
     """
 
@@ -100,13 +101,22 @@ class _Reader:
             if not self.take(")"):
                 raise self.error("a closing ')'")
         else:
-            layers = [self.layer(default)]
+            layers = self.wiring(default) or [self.layer(default)]
         if not self.take("*"):
             return layers
         count = self.next()
         if not count.isdigit() or not 1 <= int(count) <= MAX_LAYERS:
             raise self.error(f"a number from 1 to {MAX_LAYERS} after '*'", count)
         return layers * int(count)
+
+    def wiring(self, default: Part | None) -> list[Layer]:
+        """The layers of a wiring, none where what comes is not the name of one."""
+        match = _TOKEN.match(self.text, self.at)
+        if match is None or match[1] not in catalog.names("wirings"):
+            return []
+        part = self.part("wirings")
+        page = catalog.page("wirings", part.name)
+        return _Reader(page.pattern(part.config(page))).sequence(default)
 
     def layer(self, default: Part | None) -> Layer:
         ahead, mixer, beside = None, self.part("mixers"), list[Part]()

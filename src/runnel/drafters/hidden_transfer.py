@@ -32,7 +32,7 @@ from runnel.lineage import Lineage
 from runnel.state import Place, State
 from runnel.trained import TrainedConfig, TrainedDrafter, frozen
 from runnel.trained.heads import Guess, countable, spread
-from runnel.trained.stack import part_of, sliced
+from runnel.trained.stack import added, part_of, sliced
 from runnel.trees import Asked, Sketch, grow_all
 from runnel.types import Batch
 
@@ -78,15 +78,12 @@ class HiddenTransfer(TrainedDrafter):
         self.transfers = nn.ModuleList(nn.Linear(d_model, d_model, bias=False) for _ in range(self.config.transfers))
         for transfer in self.transfers:
             nn.init.zeros_(transfer.weight)  # type: ignore[arg-type]
-        layers, depth = list(self.target.layers), self.config.layer
-        lower, upper = sliced(layers, [depth], self.target.norm, d_model)
-        self.frozen, self.width = (lower, upper), d_model  # not registered
+        layers, cuts, self.width = list(self.target.layers), [self.config.layer], d_model
+        self.frozen = tuple(sliced(layers, cuts, self.target.norm, d_model))  # not registered
 
     def pseudo(self, hidden: Float[Tensor, "*B E"]) -> Float[Tensor, "*B k E"]:
-        """What hidden vectors carry behind the residual stream (`trained.stack.sliced`) stays as it is."""
-        hidden, carried = hidden.tensor_split([self.width], dim=-1)
-        made = [hidden + transfer(hidden) for transfer in self.transfers]  # eq. (1)
-        return torch.stack([torch.cat([each, carried], dim=-1) for each in made], dim=-2)
+        stream = hidden[..., : self.width]  # links that are carried behind it stay as they are
+        return torch.stack([added(hidden, transfer(stream)) for transfer in self.transfers], dim=-2)  # eq. (1)
 
     def begin(self, prompt: Sequence[int], draw: Draw) -> Memory:
         return Memory(draw)
@@ -147,9 +144,7 @@ class HiddenTransfer(TrainedDrafter):
 @torch.no_grad()
 def reference(drafter: HiddenTransfer, text: Sequence[int]) -> Float[Tensor, "k V"]:
     """Eq. (1) and (2) after a text, all of which goes through all layers anew."""
-    lower, upper = drafter.frozen
-    hidden, _ = lower(drafter.embed(torch.tensor([text])))
-    last, carried = hidden[0, -1].tensor_split([drafter.width])
-    pseudo = [torch.cat([last + transfer.weight @ last, carried]) for transfer in drafter.transfers]
-    y, _ = upper(torch.cat([hidden[0], torch.stack(pseudo)])[None])
+    hidden, _ = drafter.frozen[0](drafter.embed(torch.tensor([text])))
+    pseudo = [added(hidden[0, -1], made.weight @ hidden[0, -1, : drafter.width]) for made in drafter.transfers]
+    y, _ = drafter.frozen[1](torch.cat([hidden[0], torch.stack(pseudo)])[None])
     return drafter.target.head(y[0, len(text) :])

@@ -1,10 +1,12 @@
-"""The balance loss of routed experts as a gradient: it never shows in an output."""
+"""Balance among routed experts: as a loss whose gradient never shows in an output, or by transport."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 
@@ -19,3 +21,15 @@ class Balanced(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         return grad + ctx.slope, None, None
+
+
+@torch.no_grad()
+def sinkhorn(scores: Float[Tensor, "N E"], rounds: int) -> Float[Tensor, "N E"]:
+    """log of the plan that is nearest to exp(scores) among those whose rows sum to 1 and columns to N / E, by `rounds`
+    of dividing rows, then columns, by their sums.
+    """
+    plan, column = scores, math.log(scores.shape[0] / scores.shape[1])
+    for _ in range(rounds):
+        plan = plan - plan.logsumexp(1, keepdim=True)
+        plan = plan - plan.logsumexp(0, keepdim=True) + column
+    return plan

@@ -117,6 +117,11 @@ def crossing_links(layers: Sequence[nn.Module], cut: int, d_model: int) -> dict[
     return wanted
 
 
+def added(vectors: Float[Tensor, "*B E"], change: Float[Tensor, "*B D"]) -> Float[Tensor, "*B E"]:
+    """Vectors with something added to their residual stream, and not to what they carry behind it."""
+    return vectors + nn.functional.pad(change, (0, vectors.shape[-1] - change.shape[-1]))
+
+
 class Leading(nn.Module):
     """A norm of the residual stream alone, for vectors that carry links behind it."""
 

@@ -26,7 +26,7 @@ DEFAULTS = {
 }  # fmt: skip
 PREFIX = "model."
 IGNORED = ("rotary_emb.inv_freq",)
-HYBRID = [5 + 6 * i + 1 for i in range(7)] + [47, 51]
+HYBRID = [*range(6, 43, 6), 47, 51]
 """Layers with a shared block where a config.json does not say which."""
 
 
@@ -73,7 +73,7 @@ def _shared(theirs: parts.Theirs, number: int) -> str:
         share="abcdefghijklmnopqrstuvwxyz"[number],
         heads=heads,
         kv_heads=theirs["num_key_value_heads"] or heads,
-        hidden=_hidden(theirs),
+        hidden=theirs["intermediate_size"] or 4 * theirs["hidden_size"],
         activation=parts.activation(theirs),
         rank=theirs["adapter_rank"],
         adapters=theirs["use_shared_attention_adapter"],
@@ -145,7 +145,3 @@ def _sizes(theirs: parts.Theirs) -> tuple[int, int, int]:
     heads = theirs["num_attention_heads"]
     width = 2 * theirs["hidden_size"] // heads
     return heads * width, *[(theirs["num_key_value_heads"] or heads) * width] * 2
-
-
-def _hidden(theirs: parts.Theirs) -> int:
-    return theirs["intermediate_size"] or 4 * theirs["hidden_size"]
