@@ -82,7 +82,8 @@ class Loop:
     def round(self, rows: Sequence[Row], state: State) -> State:
         """Draft, verify, accept, commit."""
         before, started = [len(row.tokens) for row in rows], time.perf_counter()
-        drafts, propose_seconds = self._drafts(rows)
+        drafting = any(row.memory is not None for row in rows)
+        drafts, propose_seconds = self._drafts(rows) if drafting else ([], 0.0)
         drafted = time.perf_counter()
         forest = Forest(rows, drafts)
         said, commit = self._verify(state, forest)
@@ -93,21 +94,21 @@ class Loop:
         own = self.model.own_state(state)
         for walk, count in zip(walks, before, strict=True):
             self._report(walk, walk.row.tokens[count:], own)
-        if self.drafter is not None:
+        if drafting:
             ended = time.perf_counter()
             took = propose_seconds, ended - drafted, ended - started
             self.policy.observe(Round([row.index for row in rows], forest, walks, *took))
         self._count(rows, forest, walks)
-        if self.drafter is not None:
+        if drafting:
             self.draft_seconds += drafted - started + time.perf_counter() - verified
         return state
 
     def _drafts(self, rows: Sequence[Row]) -> tuple[list[Draft], float]:
-        """What is drafted for every row, and the seconds that the drafter took."""
-        if self.drafter is None:
-            return [], 0.0
+        """What is drafted for every row that the drafter remembers something of, and the seconds that it took."""
+        assert self.drafter is not None
         indices = [row.index for row in rows]
-        budgets = self.policy.budgets(indices, [row.limit - len(row.tokens) - 1 for row in rows])
+        room = [0 if row.memory is None else row.limit - len(row.tokens) - 1 for row in rows]
+        budgets = self.policy.budgets(indices, room)
         if not any(budgets):
             return [], 0.0
         started = time.perf_counter()

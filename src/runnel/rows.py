@@ -34,6 +34,7 @@ class Row:
     where the next token will stand. decoder: who picks its tokens. stop_text: what looks for stop strings in it.
 
     memory: what the drafter remembers of it; recalled: what its decoder does; trail: what its constraints do.
+    ended: why nothing more is written: "eos", "stop" (a stop string) or "length"; None while the row goes on.
     """
 
     index: int
@@ -51,14 +52,16 @@ class Row:
     memory: Any = None
     recalled: Mapping[str, Any] = field(default_factory=dict)
     trail: Trail = field(default_factory=Trail)
+    ended: str | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.ended = self._ended()
 
     @property
     def newest(self) -> int:
         return self.tokens[-1] if self.tokens else self.prompt[-1]
 
-    @property
-    def ended(self) -> str | None:
-        """Why nothing more is written: "eos", "stop" (a stop string) or "length"; None while the row goes on."""
+    def _ended(self) -> str | None:
         if self.tokens and self.newest in self.stops:
             return "eos"
         if self.stop_text is not None and self.stop_text.found:
@@ -74,16 +77,18 @@ class Row:
         written = [*self.tokens, *path] if path else self.tokens
         return Text(self.prompt, written, self.stops, self.recalled, self.trail)
 
-    def take(self, token: int, logits: Tensor, law: Tensor) -> None:
-        """Add a token, written after logits (V,); law: their log-probabilities."""
-        self.recalled = self.decoder.remember(self.text(), logits, token)
+    def take(self, token: int, logits: Tensor, logprob: float) -> None:
+        """Add a token, written after logits (V,), which give it this log-probability."""
+        if self.decoder.remembers:
+            self.recalled = self.decoder.remember(self.text(), logits, token)
         self.tokens.append(token)
-        self.logprobs.append(float(law[token]))
+        self.logprobs.append(logprob)
         if self.top:
-            self.top_logprobs += likeliest(law[None], self.top)
+            self.top_logprobs += likeliest(logits.log_softmax(-1)[None], self.top)
         if self.stop_text is not None:
             self.stop_text.push(token)
         self.position += 1
+        self.ended = self._ended()
 
     def back_to(self, count: int, recalled: Mapping[str, Any]) -> None:
         """Forget all tokens but the first `count`. recalled: what the decoder remembered then."""
@@ -92,6 +97,7 @@ class Row:
         self.recalled = recalled
         if self.stop_text is not None:
             self.stop_text = self.stop_text.after(self.tokens)
+        self.ended = self._ended()
 
 
 class RowDraw:
@@ -163,14 +169,15 @@ def _code(path: Sequence[int], branch: int) -> int:
 class Forest:
     """One tree per row: the newest token of each row, then its drafts, as the flat lists of a DraftTree.
 
-    The root of row r is node r. children: the nodes below each node, in the order in which they were drafted.
+    The root of row r is node r. children: the nodes below each node, in the order in which they were drafted. depths:
+    how many nodes stand above each.
     guessed_from: for each node the drafter's logits (V,) from which it was drawn, or None when it was not drawn.
     independent: for each row whether siblings were drawn independently of each other.
     """
 
     def __init__(self, rows: Sequence[Row], drafts: Sequence[Draft]) -> None:
         self.tokens = [row.newest for row in rows]
-        self.parents, self.rows = [-1] * len(rows), list(range(len(rows)))
+        self.parents, self.rows, self.depths = [-1] * len(rows), list(range(len(rows))), [0] * len(rows)
         self.children: dict[int, list[int]] = {}
         self.guessed_from: list[Tensor | None] = [None] * len(rows)
         self.independent = [draft.independent for draft in drafts]
@@ -184,6 +191,7 @@ class Forest:
             self.children.setdefault(parent, []).append(len(self.tokens))
             self.tokens.append(token)
             self.parents.append(parent)
+            self.depths.append(self.depths[parent] + 1)
             self.rows.append(row)
         self.guessed_from += draft.logits or [None] * len(draft.tokens)
 
@@ -271,25 +279,25 @@ class Walk:
         """A token drawn from probabilities (V,) that need not sum to one, with noise of this place."""
         return int((law.log() + gumbel([self.row.seed], [self.row.position], law.numel(), stream)[0]).argmax())
 
-    def go(self, child: int) -> None:
-        """Accept a child."""
-        self._take(self.token(child))
+    def go(self, child: int, logprob: float | None = None) -> None:
+        """Accept a child. logprob: of its token, where that is known."""
+        self._take(self.token(child), logprob)
         self.walking = not self.row.done
         if self.walking:
             self.path.append(child)
 
-    def end(self, token: int) -> None:
+    def end(self, token: int, logprob: float | None = None) -> None:
         """Write a token that no child stands for."""
-        self._take(token)
+        self._take(token, logprob)
         self.walking = False
 
-    def step(self, token: int) -> None:
-        """Write a token: go to the child that holds it, or end."""
+    def step(self, token: int, logprob: float | None = None) -> None:
+        """Write a token: go to the child that holds it, or end. logprob: of the token, where that is known."""
         child = self.forest.child(self.node, token)
         if child is None:
-            self.end(token)
+            self.end(token, logprob)
         else:
-            self.go(child)
+            self.go(child, logprob)
 
     def seen(self) -> Seen:
         """The row's part of the forest, for its drafter."""
@@ -303,10 +311,11 @@ class Walk:
             hidden=self.said.hidden[nodes],
         )
 
-    def _take(self, token: int) -> None:
-        law = self.logits.log_softmax(-1)
-        if math.isnan(float(law[0])):  # one NaN among its logits makes a row's whole law NaN
+    def _take(self, token: int, logprob: float | None) -> None:
+        logits = self.logits
+        logprob = float(logits.log_softmax(-1)[token]) if logprob is None else logprob
+        if math.isnan(logprob):  # one NaN among its logits makes a row's whole law NaN
             raise ValueError(
                 f"the model's logits must be finite; got NaN for row {self.row.index}, position {self.row.position}"
             )
-        self.row.take(token, self.logits, law)
+        self.row.take(token, logits, logprob)

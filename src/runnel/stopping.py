@@ -43,6 +43,9 @@ class StopText:
     def push(self, token: int) -> bytes:
         """Read a token. Returns the bytes that are now known to be text: no stop string can begin in them any more."""
         assert not self.found, "nothing follows a stop string"
+        if not self.stops:
+            self._kept.append(self.codec.token_bytes[token])
+            return self._kept[-1]
         for byte in self.codec.token_bytes[token]:
             self._tail.append(byte)
             ends = [stop for stop in self.stops if self._tail.endswith(stop)]

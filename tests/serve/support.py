@@ -1,6 +1,10 @@
 """What the tests of serving ask in few words."""
 
 import json
+import os
+import subprocess
+import sys
+from contextlib import contextmanager
 
 import runnel
 
@@ -29,3 +33,19 @@ def alone(model, prompt, count, seed, **options):
     """The text and the log-probabilities that the library gives for one request and nobody else."""
     found = runnel.generate(model, [list(prompt.encode())], count, seed=seed, **options)
     return bytes(found.tokens[0]).decode("utf-8", "replace"), found.logprobs[0]
+
+
+@contextmanager
+def process_of(run, states, *options, before=(), program=("-m", "runnel")):
+    """A server in a process of its own, and its address. before: a command that runs another. program: of Python."""
+    command = [*before, sys.executable, *program, "serve", str(run), "--port", "0", "--states", str(states), *options]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen([*command, "--threads", "1"], stdout=subprocess.PIPE, text=True, env=environment)
+    with process.stdout:
+        try:
+            said = process.stdout.readline()
+            assert said, "the server did not start"
+            yield process, said.split()[-1]
+        finally:
+            process.kill()
+            process.wait()

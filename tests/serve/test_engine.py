@@ -172,9 +172,9 @@ def test_rows_take_back_what_they_cannot_keep():
 
     law = torch.zeros(256).log_softmax(-1)
     for token in b"abx":
-        row.take(token, law, law)
+        row.take(token, law, float(law[token]))
     row.back_to(1, {})
     assert (row.tokens, row.position, len(row.logprobs), len(row.top_logprobs)) == ([97], 2, 1, 1)
     for token in b"xyz":
-        row.take(token, law, law)
+        row.take(token, law, float(law[token]))
     assert (row.ended, row.stop_text.text) == ("stop", b"a")

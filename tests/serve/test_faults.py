@@ -111,6 +111,8 @@ def test_a_client_that_hardly_reads_keeps_nobody_waiting(client):
 class Broken(Greedy):
     """A decoder that fails in the middle of a text."""
 
+    reads_text = True
+
     def scores(self, logits, seeds, positions, texts=()):
         if len(texts[0].written) == 5:
             raise ValueError("no token is left")

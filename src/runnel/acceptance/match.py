@@ -17,10 +17,13 @@ from dataclasses import dataclass
 import torch
 
 from runnel.acceptance import Acceptance
-from runnel.rows import Walk
+from runnel.processors import Text
+from runnel.rows import Row, Walk
 
 PAPERS: dict[str, str] = {}
 LOSSLESS = True
+AT_ONCE = 1 << 14
+"""Logits of a forest up to which tokens are picked after all its nodes, whether a walk comes by them or not."""
 
 
 @dataclass(frozen=True)
@@ -32,14 +35,18 @@ class Match(Acceptance):
     shares_noise = True
 
     def accept(self, walks: Sequence[Walk]) -> None:
-        """All walks one step at a time, the rows of one decoder in one call."""
-        while walking := [walk for walk in walks if walk.walking]:
-            for group in _by_decoder(walking):
-                for walk, token in zip(group, _picked(group), strict=True):
-                    walk.step(token)  # eq. (2)
+        """The walks of one decoder together: after all nodes at once where that is little work, else step by step."""
+        for group in _by_decoder(walks):
+            if not group[0].row.decoder.reads_text and group[0].said.logits.numel() <= AT_ONCE:
+                _walk_at_once(group)
+                continue
+            while walking := [walk for walk in group if walk.walking]:
+                for walk, token, logprob in zip(walking, *_picked(walking), strict=True):
+                    walk.step(token, logprob)  # eq. (2)
 
     def step(self, walk: Walk) -> None:
-        walk.step(_picked([walk])[0])
+        (token,), (logprob,) = _picked([walk])
+        walk.step(token, logprob)
 
 
 def _by_decoder(walks: Sequence[Walk]) -> list[list[Walk]]:
@@ -49,15 +56,34 @@ def _by_decoder(walks: Sequence[Walk]) -> list[list[Walk]]:
     return list(groups.values())
 
 
-def _picked(walks: Sequence[Walk]) -> list[int]:
-    """Eq. (1) for walks of one decoder."""
+def _walk_at_once(walks: Sequence[Walk]) -> None:
+    """Eq. (1) after every node of the walks' trees, before any is walked over: nothing in it depends on the text."""
+    forest, rows = walks[0].forest, {walk.node: walk.row for walk in walks}
+    nodes = [node for node, root in enumerate(forest.rows) if root in rows]
+    own = [rows[forest.rows[node]] for node in nodes]
+    positions = [row.position + forest.depths[node] for row, node in zip(own, nodes, strict=True)]
+    picked = dict(zip(nodes, zip(*_picks(walks[0], nodes, own, positions, ()), strict=True), strict=True))
+    for walk in walks:
+        while walk.walking:
+            walk.step(*picked[walk.node])  # eq. (2)
+
+
+def _picked(walks: Sequence[Walk]) -> tuple[list[int], list[float]]:
+    """Eq. (1) where walks of one decoder stand, and the log-probability of each token."""
     rows = [walk.row for walk in walks]
-    return rows[0].decoder.pick(
-        torch.stack([walk.logits for walk in walks]),
-        [row.seed for row in rows],
-        [row.position for row in rows],
-        [row.text() for row in rows],
-    )
+    positions, texts = [row.position for row in rows], [row.text() for row in rows]
+    return _picks(walks[0], [walk.node for walk in walks], rows, positions, texts)
+
+
+def _picks(
+    walk: Walk, nodes: Sequence[int], rows: Sequence[Row], positions: Sequence[int], texts: Sequence[Text]
+) -> tuple[list[int], list[float]]:
+    """Eq. (1) after some nodes of a walk's forest, for the decoder of its row."""
+    logits = walk.said.logits
+    logits = logits if nodes == list(range(len(logits))) else logits[nodes]
+    tokens = walk.row.decoder.pick(logits, [row.seed for row in rows], positions, texts)
+    logprobs = logits.log_softmax(-1).gather(-1, torch.tensor(tokens)[:, None])
+    return tokens, logprobs[:, 0].tolist()
 
 
 def reference(walk: Walk) -> None:

@@ -17,17 +17,19 @@ from runnel.processors import Text
 
 
 class Decoder(ABC):
-    """A rule that picks tokens. It must be a function of its arguments: that is what makes any drafter lossless."""
+    """A rule that picks tokens. It must be a function of its arguments: that is what makes any drafter lossless.
+
+    reads_text: its scores depend on the text; else texts may be left out. remembers: `remember` is to be called.
+    """
+
+    reads_text, remembers = True, False
 
     def __init__(self, config: Any) -> None:
         self.config = config
 
     @abstractmethod
     def law(self, logits: Tensor, texts: Sequence[Text] = ()) -> Tensor:
-        """logits (N, V) float64 on the CPU -> log-probabilities (N, V) of the tokens that may be picked after texts[n].
-
-        The texts may be left out for a decoder that looks at none.
-        """
+        """logits (N, V) float64 on the CPU -> log-probabilities (N, V) of what may be picked after texts[n]."""
 
     @abstractmethod
     def scores(

@@ -26,6 +26,8 @@ class Config:
 
 
 class Greedy(Decoder):
+    reads_text = False
+
     def law(self, logits: Tensor, texts: Sequence[Text] = ()) -> Tensor:
         return certain(logits)
 

@@ -69,6 +69,7 @@ class Sample(Decoder):
         processors = resolve(config.processors)
         self.changes = [p for p in processors if p.stage < Stage.TRUNCATION]
         self.truncations = [p for p in processors if p.stage == Stage.TRUNCATION]
+        self.reads_text = bool(processors)
         self.remembers = any(p.remembers for p in processors)
         _check_alone(config, self.truncations)
 

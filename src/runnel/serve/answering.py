@@ -27,32 +27,45 @@ class Call:
     def __init__(self, engine: Engine) -> None:
         self.engine, self.jobs = engine, list[Job]()
         self.loop, self.queue = asyncio.get_running_loop(), asyncio.Queue[tuple[int, Event]]()
-        self.open = 0
+        self.open, self.failed = 0, list[BaseException]()
 
     def tell(self, number: int) -> Callable[[Event], None]:
         """What a job of this number tells its events to."""
 
         def tell(event: Event) -> None:
-            if not self.loop.is_closed():
-                self.loop.call_soon_threadsafe(self.queue.put_nowait, (number, event))
+            self.queue.put_nowait((number, event))
 
         return tell
 
     def submit(self, job: Job) -> None:
+        job.post = self.loop.call_soon_threadsafe
         self.engine.submit(job)
         self.jobs.append(job)
         self.open += job.width
 
     async def next(self) -> tuple[int, Event] | None:
         """The next event with the number of its job; None when all is done. Raises what a job failed with."""
+        if self.failed:
+            raise self.failed[0]
         if not self.open:
             return None
         number, event = await self.queue.get()
         if isinstance(event, Failed):
+            self.failed.append(event.error)
             raise event.error
         if isinstance(event, Ended) or not self.jobs[number].rows:
             self.open -= 1
         return number, event
+
+    async def several(self) -> list[tuple[int, Event]]:
+        """The next events that are there together; none when all is done."""
+        found = [await self.next()]
+        while found[-1] is not None and not self.queue.empty():
+            try:
+                found.append(await self.next())
+            except BaseException:
+                break  # which is told next time
+        return [event for event in found if event is not None]
 
     async def __aiter__(self) -> AsyncIterator[tuple[int, Event]]:
         while (found := await self.next()) is not None:
@@ -82,9 +95,11 @@ async def _leaves(request: Request) -> None:
 
 
 class Stream(StreamingResponse):
-    """Server-sent events. Whatever becomes of the client, the call is closed."""
+    """Server-sent events, those that are there together in one piece. Whatever becomes of the client, the call is
+    closed.
+    """
 
-    def __init__(self, call: Call, events: AsyncIterator[Any]) -> None:
+    def __init__(self, call: Call, events: AsyncIterator[list[Any]]) -> None:
         super().__init__(_lines(events), media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
         self.call = call
 
@@ -95,12 +110,16 @@ class Stream(StreamingResponse):
             self.call.close()
 
 
-async def _lines(events: AsyncIterator[Any]) -> AsyncIterator[str]:
+_written = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
+
+
+async def _lines(events: AsyncIterator[list[Any]]) -> AsyncIterator[str]:
     from runnel.serve.errors import described
 
     try:
-        async for event in events:
-            yield f"data: {json.dumps(event, ensure_ascii=False, allow_nan=False)}\n\n"
+        async for together in events:
+            if together:
+                yield "".join([f"data: {_written(event)}\n\n" for event in together])
     except Exception as error:
         yield f"data: {json.dumps(described(error)[1])}\n\n"
         return

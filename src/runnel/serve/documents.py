@@ -76,8 +76,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
 
     @app.delete("/v1/states/{identity}")
     async def deleted(identity: str, request: Request) -> dict[str, Any]:
-        entry = await run_in_threadpool(service.entry, request.state.key, identity)
-        await run_in_threadpool(service.store.drop, entry)
+        entry = await run_in_threadpool(service.drop, request.state.key, identity)
         return {"id": entry.id, "object": "state", "deleted": True}
 
     @app.get("/v1/states/{identity}/file", response_model=None)

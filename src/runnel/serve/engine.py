@@ -6,12 +6,15 @@ With the native engine a row's bits do not depend on its company: an answer in a
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -23,9 +26,10 @@ from runnel.model import TextModel
 from runnel.policies import LengthPolicy
 from runnel.prefill import prefill
 from runnel.rows import Row
-from runnel.serve.jobs import Busy, Ended, Failed, Job, Late, Queue, Read, Wrote
+from runnel.serve.jobs import Busy, Ended, Event, Failed, Job, Late, Queue, Read, Wrote
 from runnel.serve.metrics import Metrics
 from runnel.serve.mixed import Mixed, Watched
+from runnel.state import Place, gathered
 
 log = logging.getLogger("runnel.serve")
 PROBE = 512
@@ -81,11 +85,13 @@ class Engine:
         self.size = Size.of(model)
         watched = Watched(catalog.make("policies", LengthPolicy, policy), metrics.see)
         self.drafter = Mixed(any(drafter.looks_back for drafter in drafters))
-        self.loop = Loop(model, self.drafter, catalog.make("acceptance", Acceptance, "match"), watched, self._wrote)
+        self.loop = Loop(model, self.drafter, catalog.make("acceptance", Acceptance, "match"), watched, self._gain)
         self.batch, self.queue = Batch(), Queue()
         self.reading: list[Job] = []
         self.writing: dict[int, tuple[Job, int]] = {}  # by the index of a row: its job, and its number there
         self.newest: dict[int, float] = {}  # by the index of a row: when its newest token came
+        self.gained: list[tuple[int, list[int]]] = []  # what rows have gained in this round
+        self.told: list[tuple[Job, Event]] = []  # what has happened since the last delivery
         self.draining = False
         self._indices, self._wake, self._stopped = itertools.count(), threading.Condition(), False
         self._thread = threading.Thread(target=self._run, name="runnel-engine", daemon=True)
@@ -135,12 +141,15 @@ class Engine:
         try:
             while self._goes_on():
                 self._write()
+                self._deliver()
                 self._read()
+                self._deliver()
         finally:
             with self._wake:
                 self._stopped = True
                 for job in [*self.queue, *self._running()]:
-                    job.tell(Failed(Busy("the server is shutting down", 5)))
+                    self._tell(job, Failed(Busy("the server is shutting down", 5)))
+            self._deliver()
 
     def _goes_on(self) -> bool:
         """Wait for something to do, and see what has changed since the last round; False when the engine is to end."""
@@ -150,6 +159,19 @@ class Engine:
                 self._drop()
                 self._admit()
             return not self._stopped
+
+    def _tell(self, job: Job, event: Event) -> None:
+        self.told.append((job, event))
+
+    def _deliver(self) -> None:
+        """Tell what has happened: all that one thread is to hear, in one piece."""
+        told, self.told = self.told, []
+        posts: dict[Callable[..., Any], list[tuple[Job, Event]]] = {}
+        for job, event in told:
+            posts.setdefault(job.post, []).append((job, event))
+        for post, own in posts.items():
+            with contextlib.suppress(RuntimeError):  # its event loop has ended: nobody listens any more
+                post(_hand_out, own)
 
     def _running(self) -> list[Job]:
         return list(dict.fromkeys([*self.reading, *(job for job, _ in self.writing.values())]))
@@ -192,9 +214,11 @@ class Engine:
         try:
             self.batch.state = self.loop.round(self.batch.rows, self.batch.state)
         except BaseException:  # a panic of a library in Rust is no Exception
+            self.gained.clear()
             for row, count, recalled in marks:
                 row.back_to(count, recalled)
             self._write_apart()
+        self._wrote()
         self._leave()
         self._measure()
 
@@ -223,8 +247,7 @@ class Engine:
         for kind in {type(job.reading) for job in own}:
             jobs = [job for job in own if type(job.reading) is kind and job.reading.left]
             self._read_pieces(jobs, [min(share, job.to_stop) for job in jobs])
-        for job in [job for job in own if job in self.reading and not job.reading.left]:
-            self._join(job)
+        self._join([job for job in own if job in self.reading and not job.reading.left])
 
     def _read_pieces(self, jobs: Sequence[Job], sizes: Sequence[int]) -> None:
         if not jobs:
@@ -243,32 +266,45 @@ class Engine:
             if job.keep is not None and job.stops:
                 job.keep(job.reading.at, job.reading.state)
 
-    def _join(self, job: Job) -> None:
-        """A text was read: its rows join the batch."""
-        self.reading.remove(job)
-        job.tell(Read(job.reading))
-        if not job.rows:
-            return
-        state = job.reading.state.fork([0] * len(job.rows))
-        for number, row in enumerate(job.rows):
-            row.index = next(self._indices)
-            self.writing[row.index] = (job, number)
-            self.drafter.stand(row.memory, (self.model.own_state(state), number))
-        self.batch.join(job.rows, state)
-        self._leave()
+    def _join(self, jobs: Sequence[Job]) -> None:
+        """Texts were read: their rows join the batch."""
+        rows, places = list[Row](), list[Place]()
+        for job in jobs:
+            self.reading.remove(job)
+            self._tell(job, Read(job.reading))
+            own = self.model.own_state(job.reading.state)
+            for number, row in enumerate(job.rows):
+                row.index = next(self._indices)
+                self.writing[row.index] = (job, number)
+                self.drafter.stand(row.memory, (own, 0))
+            rows += job.rows
+            places += [(job.reading.state, 0)] * len(job.rows)
+        if rows:
+            self.batch.join(rows, gathered(places))
+            self._leave()
 
-    def _wrote(self, index: int, tokens: list[int]) -> None:
-        """What a row gained in a round."""
-        job, number = self.writing[index]
-        row, count, now = job.rows[number], len(tokens), time.monotonic()
-        since = self.newest.get(index)
-        if since is None:
-            self.metrics.first_token.observe(now - job.queued)
-        else:
-            self.metrics.between.observe((now - since) / count)
-        self.newest[index] = now
-        self.metrics.written.inc(count)
-        job.tell(Wrote(number, tokens, row.logprobs[-count:], row.top_logprobs[-count:] if row.top else []))
+    def _gain(self, index: int, tokens: list[int]) -> None:
+        self.gained.append((index, tokens))
+
+    def _wrote(self) -> None:
+        """Tell what the rows gained in a round."""
+        now, waits = time.monotonic(), Counter[float]()
+        for index, tokens in self.gained:
+            if index not in self.writing:  # another text of its job has failed
+                continue
+            job, number = self.writing[index]
+            row, count, since = job.rows[number], len(tokens), self.newest.get(index)
+            if since is None:
+                self.metrics.first_token.observe(now - job.queued)
+            else:
+                waits[(now - since) / count] += count
+            self.newest[index] = now
+            self._tell(job, Wrote(number, tokens, row.logprobs[-count:], row.top_logprobs[-count:] if row.top else []))
+        self.metrics.calls.inc()
+        self.metrics.written.inc(sum(len(tokens) for _, tokens in self.gained))
+        for wait, count in waits.items():
+            self.metrics.between.note(wait, count)
+        self.gained.clear()
 
     def _leave(self) -> None:
         """Rows that are done leave the batch."""
@@ -281,7 +317,7 @@ class Engine:
             job, number = self.writing.pop(row.index)
             self.newest.pop(row.index, None)
             assert row.ended is not None
-            job.tell(Ended(number, row.ended, (state, place)))
+            self._tell(job, Ended(number, row.ended, (state, place)))
 
     def _fail(self, job: Job, error: BaseException) -> None:
         """End a job before its time."""
@@ -296,10 +332,15 @@ class Engine:
         self.metrics.failures.labels(kind).inc()
         if not isinstance(error, (ValueError, Late)):
             log.error("a request failed", exc_info=error)
-        job.tell(Failed(error))
+        self._tell(job, Failed(error))
 
     def _remove(self, unwanted: Callable[[Row], bool]) -> None:
         gone = [place for place, row in enumerate(self.batch.rows) if unwanted(row)]
         if gone:
             self.batch.leave(gone)
             self._measure()
+
+
+def _hand_out(told: Sequence[tuple[Job, Event]]) -> None:
+    for job, event in told:
+        job.tell(event)

@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from runnel.rows import Row
 from runnel.serve.readings import Reading
@@ -66,14 +66,19 @@ class Late(Exception):
     """The deadline of a request has passed."""
 
 
+def at_once(function: Callable[..., None], *arguments: Any) -> None:
+    """Call in the thread that is here."""
+    function(*arguments)
+
+
 @dataclass(eq=False)
 class Job:
     """reading: the text before what is written. rows: the texts that are written after it; none only to read.
 
-    key, user: whose turn it takes in the queue. tell: called in the engine's thread with every event; must not block.
-    deadline: by `time.monotonic`. keep(at, state): called every `stride` tokens of the text, ever more rarely in a long
-    one, and at its end, for whoever reads the same
-    later; 0 for never. bytes: what its states may come to, at most.
+    key, user: whose turn it takes in the queue. tell: called with every event. post: has something called in the thread
+    where `tell` is to be called; by itself that is the engine's, which must not be kept waiting. deadline: by
+    `time.monotonic`. keep(at, state): called every `stride` tokens of the text, ever more rarely in a long one, and at
+    its end, for whoever reads the same later; 0 for never. bytes: what its states may come to, at most.
     """
 
     key: str
@@ -86,6 +91,7 @@ class Job:
     stride: int = 0
     bytes: int = 0
     cancelled: bool = False
+    post: Callable[..., Any] = at_once
     queued: float = field(default_factory=time.monotonic)
 
     @property

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import HistogramMetricFamily
+from prometheus_client.registry import Collector
 
 from runnel.policies import Round
 
@@ -10,6 +16,24 @@ SHORT = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0,
 LONG = (0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 60.0, 600.0)
 DEEPEST = 16
 """Positions of a draft that are counted apart."""
+
+
+class Times(Collector):
+    """A histogram that notes equal times together: all texts that a round goes on with have waited equally long."""
+
+    def __init__(self, name: str, about: str, buckets: Sequence[float], registry: CollectorRegistry) -> None:
+        self.name, self.about, self.buckets = name, about, buckets
+        self.counts, self.total = [0] * (len(buckets) + 1), 0.0
+        registry.register(self)
+
+    def note(self, seconds: float, count: int) -> None:
+        self.counts[bisect_left(self.buckets, seconds)] += count
+        self.total += seconds * count
+
+    def collect(self) -> Iterator[HistogramMetricFamily]:
+        names = [*map(str, self.buckets), "+Inf"]
+        counts = list(zip(names, accumulate(self.counts), strict=True))
+        yield HistogramMetricFamily(self.name, self.about, buckets=counts, sum_value=self.total)
 
 
 class Metrics:
@@ -24,10 +48,9 @@ class Metrics:
             buckets=LONG,
             registry=registry,
         )
-        self.between = Histogram(
-            "runnel_inter_token_seconds", "Between tokens of a text; those of one round share it.",
-            buckets=SHORT, registry=registry,
-        )  # fmt: skip
+        self.between = Times(
+            "runnel_inter_token_seconds", "Between tokens of a text; those of one round share it.", SHORT, registry
+        )
         self.queued = Gauge("runnel_queue_jobs", "Jobs that wait.", registry=registry)
         self.waited = Histogram("runnel_queue_seconds", "How long jobs waited.", buckets=LONG, registry=registry)
         self.batch = Gauge("runnel_batch_rows", "Texts that are being written.", registry=registry)
@@ -45,13 +68,12 @@ class Metrics:
         self.failures = Counter("runnel_failures", "Jobs that failed.", ["kind"], registry=registry)
 
     def see(self, round: Round) -> None:
-        """Count a round: how deep each row was drafted, and how far it was accepted."""
-        self.calls.inc()
-        depth: list[int] = []
+        """Count what was drafted in a round: how deep each row was drafted, and how far it was accepted."""
+        if not round.forest.children:
+            return
         deepest = [0] * len(round.rows)
-        for parent, row in zip(round.forest.parents, round.forest.rows, strict=True):
-            depth.append(0 if parent < 0 else depth[parent] + 1)
-            deepest[row] = max(deepest[row], depth[-1])
+        for depth, row in zip(round.forest.depths, round.forest.rows, strict=True):
+            deepest[row] = max(deepest[row], depth)
         for walk, drafted in zip(round.walks, deepest, strict=True):
             for position in range(1, min(drafted, DEEPEST) + 1):
                 self.drafted.labels(position).inc()

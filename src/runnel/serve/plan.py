@@ -58,7 +58,7 @@ class Plan:
                 limit=self.limit,
                 stops=self.stops,
                 decoder=self.decoder,
-                stop_text=StopText(codec, self.strings),
+                stop_text=StopText(codec, self.strings) if self.strings else None,
                 top=self.top,
             )
             for sample in range(self.n)

@@ -69,6 +69,15 @@ class Service:
         except Full as error:
             raise Refused(507, str(error), "server_error", "disk_full") from None
 
+    def drop(self, key: Key, identity: str) -> Entry:
+        """Forget a document."""
+        entry = self.entry(key, identity)
+        try:
+            self.store.drop(entry)
+        except Full as error:
+            raise Refused(507, str(error), "server_error", "disk_full") from None
+        return entry
+
     def note(self, key: Key, tokens: Sequence[int], place: Place) -> None:
         """Keep the state of who has read these tokens from the start, if there is room."""
         self.prefixes.offer(key.name, tokens, place)

@@ -71,8 +71,11 @@ class Speech:
 
     def _sure(self, text: bytes, final: bool = False) -> Piece:
         self.told += len(text)
-        sure = [spoken for spoken in self.waiting if self._end(spoken) <= self.told]
-        self.waiting = [spoken for spoken in self.waiting if self._end(spoken) > self.told]
+        if self.told >= self.begun:
+            sure, self.waiting = self.waiting, []
+        else:
+            sure = [spoken for spoken in self.waiting if self._end(spoken) <= self.told]
+            self.waiting = [spoken for spoken in self.waiting if self._end(spoken) > self.told]
         return Piece(self.utf8.decode(text, final), sure)
 
     def _end(self, spoken: Spoken) -> int:

@@ -7,6 +7,7 @@ of the store: one that was damaged, or made elsewhere, is never given to a model
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import json
@@ -176,19 +177,23 @@ class Store:
             created=int(time.time()),
         )
         self._make_room(entry.bytes)
+        notes = self._notes(state, newest)
         try:
-            state.save(self._body(entry.id), self._notes(state, newest))
-        except OSError as error:
-            raise Full(f"the disk is full: {error.strerror or error}") from None
+            self._save(state, entry, notes)
+        except Full:
+            if kind == PREFIX:
+                raise
+            self._give_way()
+            self._save(state, entry, notes)
         with self._lock:
             try:
-                self._index.execute(
+                self._note(
                     f"INSERT INTO states ({COLUMNS}, model, used) VALUES ({', '.join('?' * 10)}, {NOW})",
                     (*entry, self.fingerprint),
                 )
-            except sqlite3.OperationalError as error:
+            except Full:
                 self._body(entry.id).unlink(missing_ok=True)
-                raise Full(f"the index could not be written: {error}") from None
+                raise
             self._remember(entry.id, state)
         return entry
 
@@ -196,7 +201,8 @@ class Store:
         """The state of an entry. None, and the entry is gone, when its file is missing or damaged."""
         with self._lock:
             state = self._memory.get(entry.id)
-            self._index.execute(f"UPDATE states SET used = {NOW} WHERE id = ?", (entry.id,))
+            with contextlib.suppress(sqlite3.OperationalError):  # on a full disk nothing is noted, and all can be read
+                self._index.execute(f"UPDATE states SET used = {NOW} WHERE id = ?", (entry.id,))
             if state is not None:
                 self._memory.move_to_end(entry.id)
                 return state
@@ -214,10 +220,11 @@ class Store:
         return state
 
     def drop(self, entry: Entry) -> None:
+        """Forget an entry. Full when the index cannot be written; its file is gone all the same."""
         with self._lock:
-            self._index.execute("DELETE FROM states WHERE id = ?", (entry.id,))
+            self._body(entry.id).unlink(missing_ok=True)  # first: the index needs room to be written
             self._forget(entry.id)
-            self._body(entry.id).unlink(missing_ok=True)
+            self._note("DELETE FROM states WHERE id = ?", (entry.id,))
         self.on_drop(entry)
 
     def file(self, entry: Entry) -> Path:
@@ -254,6 +261,37 @@ class Store:
             digest.update(f"{plain.dtype} {tuple(plain.shape)}".encode())
             digest.update(plain.flatten().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
+
+    def _note(self, query: str, values: tuple[object, ...]) -> None:
+        """Write to the index. Full when there is no room for that."""
+        try:
+            self._index.execute(query, values)
+        except sqlite3.OperationalError:
+            self._give_way()
+            try:
+                self._index.execute(query, values)
+            except sqlite3.OperationalError as error:
+                raise Full(f"the index could not be written: {error}") from None
+
+    def _save(self, state: State, entry: Entry, notes: dict[str, str]) -> None:
+        try:
+            state.save(self._body(entry.id), notes)
+        except OSError as error:
+            raise Full(f"the disk is full: {error.strerror or error}") from None
+
+    def _give_way(self) -> None:
+        """Make room on a disk that is full: of prefixes, which nobody was promised, and of what SQLite wrote twice."""
+        with self._lock:
+            query = f"SELECT {COLUMNS} FROM states WHERE kind = ? ORDER BY used LIMIT 64"
+            oldest = [Entry(*row) for row in self._index.execute(query, (PREFIX,))]
+            for entry in oldest:
+                self._body(entry.id).unlink(missing_ok=True)
+                self._forget(entry.id)
+            with contextlib.suppress(sqlite3.OperationalError):  # lines without a file are dropped when they are used
+                self._index.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                self._index.executemany("DELETE FROM states WHERE id = ?", [(entry.id,) for entry in oldest])
+        for entry in oldest:
+            self.on_drop(entry)
 
     def _remember(self, identity: str, state: State) -> None:
         self._forget(identity)

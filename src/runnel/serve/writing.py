@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Any
 
 from fastapi import Request
@@ -79,7 +79,7 @@ async def answer(request: Request, service: Service, meaning: Meaning, asked: Sa
             call.submit(job)
         events = _heard(service, found, call, key)
         if asked.stream:
-            first = await unless_gone(request, anext(events))
+            first = await unless_gone(request, anext(events))  # so that what fails at once has a status
             return Stream(call, _parts(found, first, events))
         await unless_gone(request, _whole(found, events))
     except BaseException:
@@ -116,42 +116,43 @@ def _reading(
     return reading, lambda at, state: service.note(key, unread[:at], (state, 0))
 
 
-async def _heard(service: Service, found: Answer, call: Call, key: Key) -> AsyncIterator[tuple[int, Event]]:
-    """The events of a call; what they end is kept where that was asked for."""
-    async for number, event in call:
-        if isinstance(event, Ended):
+Events = list[tuple[int, Event]]
+
+
+async def _heard(service: Service, found: Answer, call: Call, key: Key) -> AsyncIterator[Events]:
+    """The events of a call, those that are there together; what they end is kept where that was asked for."""
+    while events := await call.several():
+        for number, event in events:
+            if not isinstance(event, Ended):
+                continue
             row = call.jobs[number].rows[event.row]
             if found.asked.state is None and row.tokens:
                 service.note(key, [*found.prompts[number], *row.tokens[:-1]], event.place)
             if found.asked.save_state:
                 entry = await run_in_threadpool(service.keep, key, event.place, row.newest, "")
                 found.choices[found.index(number, event)].state = entry.id
-        yield number, event
+        yield events
 
 
-async def _whole(found: Answer, events: AsyncIterator[tuple[int, Event]]) -> None:
-    async for number, event in events:
-        found.hear(number, event)
+async def _whole(found: Answer, events: AsyncIterator[Events]) -> None:
+    async for together in events:
+        for number, event in together:
+            found.hear(number, event)
 
 
-async def _parts(
-    found: Answer, first: tuple[int, Event], events: AsyncIterator[tuple[int, Event]]
-) -> AsyncIterator[dict[str, Any]]:
-    """The stream. first: the event that was waited for before it was begun."""
+async def _parts(found: Answer, first: Events, events: AsyncIterator[Events]) -> AsyncIterator[list[dict[str, Any]]]:
+    """The stream. first: the events that were waited for before it was begun."""
     options = found.asked.stream_options
     wants_usage = options is not None and options.include_usage
-    usage: dict[str, Any] = {"usage": None} if wants_usage else {}
+    head, usage = found.begun(found.part_kind), {"usage": None} if wants_usage else {}
 
-    def told(*parts: dict[str, Any]) -> list[dict[str, Any]]:
-        return [{**found.begun(found.part_kind), "choices": [part], **usage} for part in parts]
+    def told(parts: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+        return [{**head, "choices": [part], **usage} for part in parts]
 
-    for index in range(len(found.choices)):
-        if (beginning := found.first(index)) is not None:
-            yield told(beginning)[0]
-    for part in told(*found.hear(*first)):
-        yield part
-    async for number, event in events:
-        for part in told(*found.hear(number, event)):
-            yield part
+    beginnings = [found.first(index) for index in range(len(found.choices))]
+    yield told(beginning for beginning in beginnings if beginning is not None)
+    yield told(part for number, event in first for part in found.hear(number, event))
+    async for together in events:
+        yield told(part for number, event in together for part in found.hear(number, event))
     if wants_usage:
-        yield {**found.begun(found.part_kind), "choices": [], "usage": found.usage()}
+        yield [{**head, "choices": [], "usage": found.usage()}]
