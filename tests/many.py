@@ -23,7 +23,7 @@ def run(count, job, *args):
 
 
 def again(count, job, *args):
-    """The same in processes that stay for the next call: for jobs that harm none."""
+    """The same in processes that stay for the next call, if none failed."""
     crowd = _crowds.pop(count, None) or _Crowd(count)
     found = crowd.do(job, args)
     if crowd.is_whole:
@@ -41,6 +41,7 @@ class _Crowd:
             process.start()
             there.close()
         self.is_whole = True
+        """All of them can do another job."""
 
     def do(self, job, args):
         with socket.socket() as free:
@@ -58,18 +59,18 @@ class _Crowd:
     def _result(self, pipe, process):
         try:
             if pipe.poll(TIMEOUT):
-                return pipe.recv()
-            process.kill()
-            found = ("Timeout", f"no result after {TIMEOUT} s")
+                ended, found = pipe.recv()
+            else:
+                process.kill()
+                ended, found = True, ("Timeout", f"no result after {TIMEOUT} s")
         except EOFError:
-            found = ("Killed", "no result")
-        self.is_whole = False
+            ended, found = True, ("Killed", "no result")
+        self.is_whole = self.is_whole and not ended
         return found
 
 
 def _child(pipe, rank, count):
     import torch
-    import torch.distributed as dist
 
     torch.set_num_threads(1)
     while True:
@@ -81,10 +82,9 @@ def _child(pipe, rank, count):
         os.environ.update({name: str(value) for name, value in place.items()})
         module, name = job.split(":")
         try:
-            pipe.send(getattr(importlib.import_module(module), name)(*args))
+            pipe.send((False, getattr(importlib.import_module(module), name)(*args)))
         except Exception as error:
             if os.environ.get("RUNNEL_TRACEBACK"):
                 traceback.print_exc()
-            pipe.send((type(error).__name__, str(error)))
-            if dist.is_initialized():
-                dist.destroy_process_group()
+            pipe.send((True, (type(error).__name__, str(error))))
+            return  # its end is what other ranks notice

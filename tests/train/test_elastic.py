@@ -20,15 +20,21 @@ WAITS = "keep_alive_interval=1,keep_alive_max_attempt=3,last_call_timeout=3"
 
 
 def launch(*options, run):
-    """Start a launcher in a session of its own, so that it can be killed with what it started."""
+    """Start a launcher."""
     script = Path(__file__).with_name("jobs.py")
     return subprocess.Popen(
         [*LAUNCH, "--monitor-interval", "0.2", "--max-restarts", "3", *options, str(script), *map(str, run)],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        start_new_session=True,
     )
+
+
+def kill(launcher):
+    """A launcher and its ranks, as when a machine is gone."""
+    ranks = Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split()
+    for process in (launcher, *map(int, ranks)):
+        os.kill(process, signal.SIGKILL)
 
 
 def weights(folder):
@@ -62,12 +68,13 @@ def test_a_machine_that_is_gone_leaves_the_run_to_the_others(text, tmp_path):
         while not (lines.exists() and len(lines.read_text().splitlines()) > 4):
             assert first.poll() is None and second.poll() is None
             time.sleep(0.1)
-        os.killpg(second.pid, signal.SIGKILL)
+        kill(second.pid)
         assert first.wait(150) == 0
     finally:
         for process in (first, second):
             if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
+                kill(process.pid)
+            process.wait()
     losses = [line["loss"] for line in read(tmp_path / "run") if line["split"] == "train"]
     wanted = jobs.train(text, tmp_path / "one", None, settings(40))
     assert losses == pytest.approx(wanted[0], abs=1e-6)

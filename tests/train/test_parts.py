@@ -1,7 +1,9 @@
 """Checkpoints of which every rank writes a part: nothing is lost, nothing half-written is read, any mesh goes on."""
 
 import re
+import shutil
 
+import jobs
 import many
 import pytest
 import small_run
@@ -29,7 +31,7 @@ def close(found, wanted, taken):
 @pytest.fixture(scope="module")
 def alone(text, tmp_path_factory):
     """The undisturbed run of one process."""
-    return many.run(1, "jobs:train", text, tmp_path_factory.mktemp("alone"), None, SETTINGS)[0]
+    return jobs.train(text, tmp_path_factory.mktemp("alone"), None, SETTINGS)
 
 
 def test_what_is_written_is_what_was_there_when_it_began(tmp_path):
@@ -54,22 +56,29 @@ def test_what_is_written_is_what_was_there_when_it_began(tmp_path):
     ids=["alone", "whole, slices", "three"],
 )
 def test_another_mesh_goes_on(text, tmp_path, alone, count, mesh, settings):
-    stopped = many.run(2, "jobs:interrupted_at", text, tmp_path, 3, SHARDED)
+    stopped = many.again(2, "jobs:interrupted_at", text, tmp_path, 3, SHARDED)
     assert [kind for kind, _ in stopped] == ["Interrupted"] * 2, stopped
     newest = sorted((tmp_path / "checkpoints").glob("step-*"))[-1]
     assert len(list(newest.glob("shard-*"))) == 2
-    for found in many.run(count, "jobs:train", text, tmp_path, mesh, settings):
+    for found in many.again(count, "jobs:train", text, tmp_path, mesh, settings):
         close(found, alone, 3)
 
 
+KILLED = {**small_run.SAVING, "steps": 6, "checkpoints": "sharded"}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(text, tmp_path_factory):
+    return many.again(2, "jobs:train", text, tmp_path_factory.mktemp("whole"), Mesh(data=2), KILLED)[0]
+
+
 @pytest.mark.parametrize("culprit", [0, 1])
-def test_killed_while_parts_are_written(text, tmp_path, culprit):
-    settings = {**small_run.SAVING, "steps": 6, "checkpoints": "sharded"}
-    wanted = many.run(2, "jobs:train", text, tmp_path / "whole", Mesh(data=2), settings)[0]
-    found = many.run(2, "jobs:killed_in_a_part", text, tmp_path / "cut", 4, settings, culprit)
+def test_killed_while_parts_are_written(text, tmp_path, undisturbed, culprit):
+    wanted = undisturbed
+    found = many.run(2, "jobs:killed_in_a_part", text, tmp_path / "cut", 4, KILLED, culprit)
     assert found[culprit] == ("Killed", "no result")
     assert checkpoint.find(tmp_path / "cut").step == 3  # the part that is there is not taken for the whole
-    again = many.run(2, "jobs:train", text, tmp_path / "cut", Mesh(data=2), settings)[0]
+    again = many.again(2, "jobs:train", text, tmp_path / "cut", Mesh(data=2), KILLED)[0]
     assert again == (wanted[0][3:], *wanted[1:])  # to the bit
 
 
@@ -86,3 +95,17 @@ def test_a_full_disk_on_one_rank_ends_all(text, tmp_path, culprit):
     assert checkpoint.find(tmp_path).step == failed - 1
     assert failed in (2, 3)
     assert not list((tmp_path / "checkpoints").glob(".tmp-*"))
+
+
+def test_parts_of_another_checkpoint_are_not_taken_for_this_one(text, tmp_path, capfd):
+    many.again(2, "jobs:interrupted_at", text, tmp_path, 3, {**KILLED, "steps": 50})
+    older, newer = sorted((tmp_path / "checkpoints").glob("step-*"))
+    stale = sorted(older.glob("shard-*"))[1]
+    shutil.copy(stale, newer / stale.name)
+    assert checkpoint.find(tmp_path).step == 2
+    assert f"{newer / stale.name} is" in capfd.readouterr().err
+    (older / stale.name).unlink()
+    found = many.run(2, "jobs:train", text, tmp_path, Mesh(data=2), {**KILLED, "steps": 50})
+    assert found[0][0] == "ValueError" and found[0][1].endswith("no older checkpoint is good")
+    assert found[1][0] not in ("Timeout", "Killed")
+    assert not (tmp_path / "model.safetensors").exists()
