@@ -1,6 +1,6 @@
 """What conversion costs: a teacher that recalls, its attention layers converted, and the gap in bits and in recall.
 
-    python recipes/convert.py                     all targets; some minutes on one core
+    python recipes/convert.py                     all targets, three seeds; half an hour on one core
     python recipes/convert.py --only gla,mamba2   some of them
 
 Where no attention stays, every target is begun twice: with the teacher's weights, and with the new mixers at random,
@@ -11,6 +11,7 @@ interrupted one goes on. The page goes to docs/results/convert.md.
 from __future__ import annotations
 
 import argparse
+import itertools
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -32,6 +33,10 @@ PAGE = ROOT / "docs" / "results" / "convert.md"
 PATTERN = "attention(head_dim=16)*4"
 CASES = (("1/4", "teacher"), ("0", "teacher"), ("0", "random"))
 """The share that is kept, and what the new mixers begin with."""
+OPTIONS = {"liger": "liger(window=8)"}
+"""Targets that are made otherwise than by default: rows are shorter than its window."""
+SEEDS = (6, 7, 8)
+"""Of the teacher, of new weights and of the order of the data."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +100,7 @@ def state_bytes(model: Model, length: int) -> int:
 
 
 def table(records: Sequence[dict[str, Any]]) -> str:
-    """Markdown; the teacher first."""
+    """Markdown; the teachers first. Means over the seeds; after training, also the lowest and the highest."""
     head = [
         "becomes",
         "kept",
@@ -106,20 +111,32 @@ def table(records: Sequence[dict[str, Any]]) -> str:
         "recall after",
         "state bytes",
     ]
-    first = records[0]
-    told = first["teacher"]
-    bytes_ = f"{first['state_bytes']['teacher']:,}"
+    teachers = [record["teacher"] for record in records]
+    bytes_ = f"{records[0]['state_bytes']['teacher']:,}"
     lines = [head, ["---"] * len(head)]
-    lines.append(["teacher", "all", "", "", f"{told['bits']:.3f}", "", f"{told['recall']:.3f}", bytes_])
-    for record in records:
-        before, after = record["before"], record["after"]
-        numbers = [f"{x:.3f}" for x in (before["bits"], after["bits"], before["recall"], after["recall"])]
-        name = [f"`{record['to']}`", record["keep"], record["start"]]
-        lines.append([*name, *numbers, f"{record['state_bytes']['pupil']:,}"])
+    lines.append(["teacher", "all", "", "", spread(teachers, "bits"), "", spread(teachers, "recall"), bytes_])
+    cases = {(record["to"], record["keep"], record["start"]): None for record in records}
+    for case in cases:
+        own = [record for record in records if (record["to"], record["keep"], record["start"]) == case]
+        before, after = [[record[when] for record in own] for when in ("before", "after")]
+        numbers = [mean(before, "bits"), spread(after, "bits"), mean(before, "recall"), spread(after, "recall")]
+        lines.append([f"`{case[0]}`", *case[1:], *numbers, f"{own[0]['state_bytes']['pupil']:,}"])
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def page(records: Sequence[dict[str, Any]], plan: Plan) -> str:
+def mean(gaps: Sequence[dict[str, float]], name: str) -> str:
+    return f"{sum(gap[name] for gap in gaps) / len(gaps):.3f}"
+
+
+def spread(gaps: Sequence[dict[str, float]], name: str) -> str:
+    """The mean, and between what the seeds lie."""
+    values = [gap[name] for gap in gaps]
+    same = f"{min(values):.3f}" == f"{max(values):.3f}"
+    return mean(gaps, name) + ("" if same else f" ({min(values):.3f} to {max(values):.3f})")
+
+
+def page(records: Sequence[dict[str, Any]], seeds: Sequence[int]) -> str:
+    plan = Plan()
     return f"""# What conversion costs
 
 Made by `python recipes/convert.py`; how it works is in [convert.md](../convert.md). The teacher, `{PATTERN}` of width
@@ -127,10 +144,10 @@ Made by `python recipes/convert.py`; how it works is in [convert.md](../convert.
 tokens), where guessing among a row's values gives 0.25. Its attention layers are converted, but for the share that is
 kept, and taught for {plan.transfer_steps} steps layer by layer and {plan.steps} steps end to end, batches of
 {plan.batch_size}. "teacher": the new layers begin with its weights; "random": as those of a fresh model, everything
-else the teacher's. One seed ({plan.seed}): differences of a few hundredths say nothing. Bits are per asked token, held
-out. State bytes are of one row after {plan.length} tokens; those of attention grow with the text, the others do not.
-`liger` keeps a window of 64 tokens, which here is the whole row: half of it is still the teacher's attention, so its
-rows say nothing about what a recurrence alone recalls.
+else the teacher's. Means over {len(seeds)} seeds ({", ".join(map(str, seeds))}), each with a teacher of its own; in
+brackets the lowest and the highest. Bits are per asked token, held out. State bytes are of one row after {plan.length}
+tokens; those of attention grow with the text, the others do not. `liger` keeps half of the teacher's attention within
+a window, here of a quarter of the row.
 
 {table(records)}
 """
@@ -139,22 +156,26 @@ rows say nothing about what a recurrence alone recalls.
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", help="targets, with commas")
+    parser.add_argument("--seeds", default=",".join(map(str, SEEDS)), help="with commas")
     parser.add_argument("--folder", type=Path, default=Path("runs/convert"), help="where runs are kept")
     options = parser.parse_args()
-    names = options.only.split(",") if options.only else list(catalog.names("conversions"))
+    asked = options.only.split(",") if options.only else catalog.names("conversions")
+    names = [OPTIONS.get(name, name) for name in asked]
     torch.set_num_threads(1)
-    plan, records = Plan(), []
+    seeds, records = [int(seed) for seed in options.seeds.split(",")], list[dict[str, Any]]()
     options.folder.mkdir(parents=True, exist_ok=True)
-    origin = teacher(plan, options.folder)
-    for to in names:
-        for keep, start in CASES:
+    for plan in (Plan(seed=seed) for seed in seeds):
+        origin = teacher(plan, options.folder)
+        for to, (keep, start) in itertools.product(names, CASES):
             key = {"to": to, "keep": keep, "start": start, **asdict(plan)}
             make = partial(perform, to, keep, start, plan, origin, options.folder)
             records.append(remembered(options.folder / "runs.jsonl", key, make))
-            print(f"{to} keep {keep} from {start}: recall {records[-1]['after']['recall']:.3f}", flush=True)
+            print(
+                f"{plan.seed}: {to} keep {keep} from {start}: recall {records[-1]['after']['recall']:.3f}", flush=True
+            )
     print(table(records))
     if not options.only:
-        PAGE.write_text(page(records, plan), encoding="utf-8")
+        PAGE.write_text(page(records, seeds), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -27,8 +27,11 @@ def test_a_tiny_plan_gives_a_page(recipe, tmp_path):
     record = {**key, **recipe.perform("gla", "1/4", "teacher", plan, origin, tmp_path)}
     assert record == {**key, **recipe.perform("gla", "1/4", "teacher", plan, origin, tmp_path)}
     assert record["replaced"] == 3
-    page = recipe.page([record], plan)
+    page = recipe.page([record], [6])
     assert "| `gla` | 1/4 | teacher |" in page and f"{record['after']['bits']:.3f}" in page
+    second = {**record, "after": {"bits": record["after"]["bits"] + 1, "recall": 1.0}}
+    low = record["after"]["bits"]
+    assert f"| {low + 0.5:.3f} ({low:.3f} to {low + 1:.3f}) |" in recipe.page([record, second], [6, 7])
 
 
 def test_a_random_start_changes_only_the_new_mixers(recipe):
