@@ -40,6 +40,18 @@ def test_numbers_for_machines(folder, in_process):
     assert found["backtest"][0]["skill"] == 0 and found["backtest"][2]["skill"] > 0.1 and found["series"] == 2
 
 
+def test_series_that_are_left_out_are_named_once(folder, in_process):
+    rows = [f"{id},2024-01-{1 + h // 24:02} {h % 24:02}:00:00,{h % 24}" for id in ("a", "b") for h in range(200)]
+    short = [f"short,2024-01-01 {h:02}:00:00,1" for h in range(8)]
+    (folder / "long.csv").write_text(
+        "\n".join(["unique_id,ds,y", *rows, *short, "twice,2024-01-01,1", "twice,2024-01-01,2"])
+    )
+    code, out, error = in_process(["forecast", "long.csv", "--horizon", 6, "--block", 2, "--threads", 1], folder)
+    assert code == 0, error
+    assert out.count("twice has a time twice") == 1 and out.count("short has fewer than 19 rows") == 1
+    assert "Warning" not in out + error
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

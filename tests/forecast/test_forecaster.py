@@ -173,3 +173,17 @@ def test_refusals():
         Forecaster(h=2, head="categorical")
     with pytest.raises(ValueError, match="level must be in"):
         Forecaster(h=2).fit(frame()).predict(level=[0.9, 100])
+
+
+@pytest.mark.parametrize("model", ["ridge", "auto"])
+def test_season_and_trend_are_recovered(model):
+    """A slope and a day that both go on, of which the last season knows one."""
+    rng = np.random.default_rng(0)
+    hours = np.arange(624)
+    truth = 0.05 * hours + np.sin(2 * np.pi * hours / 24)
+    times = pd.date_range("2024-01-01", periods=600, freq="h")
+    data = pd.DataFrame({"unique_id": "a", "ds": times, "y": truth[:600] + 0.1 * rng.normal(size=600)})
+    out = Forecaster(h=24, backbone=model, lookback=96).fit(data).predict()
+    naive = Forecaster(h=24, backbone="seasonal_naive").fit(data).predict()
+    error, missed = (np.abs(f[name] - truth[600:]).mean() for f, name in ((out, model), (naive, "seasonal_naive")))
+    assert error < 0.35 < 1.0 < missed

@@ -39,6 +39,14 @@ def test_long_and_wide_csv(tmp_path):
         panel.read(tmp_path / "text.csv")
 
 
+def test_dates_among_times():
+    data = frame()
+    bare = data["ds"].dt.strftime("%Y-%m-%d %H:%M").str.replace(" 00:00", "")
+    assert np.allclose(
+        Forecaster(h=4).fit(data.assign(ds=bare)).predict()["ridge"], Forecaster(h=4).fit(data).predict()["ridge"]
+    )
+
+
 def test_very_many_series_one_of_them_bad():
     count, rows = 20_000, 12
     rng = np.random.default_rng(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -54,7 +55,7 @@ def command(
     frame = panel.read(data)
     step = int(freq) if freq is not None and freq.isdigit() else freq
     forecaster = Forecaster(horizon, step, model, head, lookback, season, intervals=intervals, block=block)
-    with _screen.bar("forecasting") as bar:
+    with warnings.catch_warnings(record=True, action="always") as said, _screen.bar("forecasting") as bar:
         scored = (
             backtest.lines(forecaster, frame, windows, level, lambda d, t: bar.update(0.8 * d, t)) if windows else []
         )
@@ -63,12 +64,14 @@ def command(
         bar.update(1.0, "done")
     forecast.to_csv(out, index=False)
     backtest.picture(frame, forecast, forecaster, level, plot, SHOWN)
+    notes = list(dict.fromkeys(str(warning.message) for warning in said))
     if json:
         found = {
             "csv": str(out),
             "plot": str(plot),
             "series": forecast[forecast.columns[0]].nunique(),
             "left_out": {str(id): text for id, text in forecaster.problems.items()},
+            "notes": notes,
             "report": forecaster.report,
             "backtest": [asdict(line) for line in scored],
         }
@@ -83,7 +86,7 @@ def command(
     print(forecaster.report)
     if len(forecaster.gaps):
         print(f"gaps in {forecaster.gaps['unique_id'].nunique()} series were filled: {len(forecaster.gaps)} in all")
-    print(f"forecasts in {out}, picture in {plot}")
+    print("\n".join([*notes, f"forecasts in {out}, picture in {plot}"]))
 
 
 def _head(level: float) -> list[str]:

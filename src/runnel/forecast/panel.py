@@ -111,6 +111,10 @@ def times_of(column: pd.Series) -> pd.Series:
         return column
     try:
         return pd.to_datetime(column)
+    except (ValueError, TypeError):
+        pass
+    try:
+        return pd.to_datetime(column, format="ISO8601")  # dates, and times of days among them
     except (ValueError, TypeError) as error:
         raise ValueError(f"the column of times must hold dates or numbers: {error}") from None
 
