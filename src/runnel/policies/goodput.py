@@ -36,7 +36,7 @@ LEAST = 0.02
 LONGEST_REST, BEARABLE = 256, 0.01
 """Rounds that a drafter rests at most; and no more than make what it loses this part of the time of all rounds."""
 PLAIN_ROUNDS = frozenset(8**power for power in range(8))
-"""Rounds that draft nothing, so that what a plain call costs is known: the first, the eighth, the sixty-fourth, ..."""
+"""Rounds that draft nothing, so that what a plain call costs is known."""
 
 
 @dataclass(frozen=True)
@@ -70,18 +70,21 @@ class Goodput(LengthPolicy):
         self.cheap = self.draft_seconds.value(0.0, 1.0) <= CHEAP * self.costs.seconds(len(rows), 0)
         if self.cheap:
             return list(room)
-        trusts = [self.trusts.get(row, 0) for row in rows]
-        return [self._best_length(len(rows), trust, tokens) for trust, tokens in zip(trusts, room, strict=True)]
+        own = zip(rows, room, strict=True)
+        return [self._best_length(len(rows), self.trusts.get(row, 0), tokens) for row, tokens in own]
 
     def trimmed(self, rows: Sequence[int], drafts: Sequence[Draft]) -> list[Draft]:
         self.trusts = {row: draft.trust for row, draft in zip(rows, drafts, strict=True) if not draft.chances}
-        reach = [self.chances.reach(draft) for draft in drafts]
+        reach, best = [self.chances.reach(draft) for draft in drafts], len(rows) / self.costs.seconds(len(rows), 0)
+        branched, most = any(draft.branches for draft in drafts), len(rows) + sum(map(sum, reach))
+        if not branched and most <= best * self.costs.curve(len(rows), 1, False)[1]:
+            return [Draft([], [])] * len(rows)  # all of it is not worth a call that verifies one
         places = [(value, at, n) for at, own in enumerate(reach) for n, value in enumerate(own) if value >= LEAST]
         shapes = [(False, places)]
-        if any(draft.branches for draft in drafts):
+        if branched:
             firsts = {(at, n) for at, draft in enumerate(drafts) for n in draft.first_path()}
             shapes = [(False, [place for place in places if place[1:] in firsts]), (True, places)]
-        best, chosen = len(rows) / self.costs.seconds(len(rows), 0), list[tuple[float, int, int]]()
+        chosen: list[tuple[float, int, int]] = []
         for branching, nodes in shapes:
             nodes.sort(key=itemgetter(0), reverse=True)  # stable: of equal ones the upper first
             seconds, expected = self.costs.curve(len(rows), len(nodes), branching), float(len(rows))
@@ -129,8 +132,7 @@ class Goodput(LengthPolicy):
         if lost <= 0:
             self.rest = 1
         else:
-            self.resting = self.rest
-            self.rest = min(2 * self.rest, LONGEST_REST, 1 + int(lost / BEARABLE))
+            self.resting, self.rest = self.rest, min(2 * self.rest, LONGEST_REST, 1 + int(lost / BEARABLE))
 
     def _best_length(self, rows: int, trust: int, room: int) -> int:
         """Eq. (4), at least one where there is room: that drafting pays at all is up to `_settle`."""
@@ -144,6 +146,5 @@ class Goodput(LengthPolicy):
 
 def reference(rows: int, reach: Sequence[float], seconds: Callable[[int], float]) -> list[int]:
     """Eq. (2) and (3) by trying every set of nodes: those that make the tokens come fastest."""
-    places = range(len(reach))
-    sets = [list(chosen) for size in range(len(reach) + 1) for chosen in combinations(places, size)]
+    sets = [list(chosen) for size in range(len(reach) + 1) for chosen in combinations(range(len(reach)), size)]
     return max(sets, key=lambda chosen: (rows + sum(reach[node] for node in chosen)) / seconds(len(chosen)))
