@@ -146,3 +146,10 @@ def test_mistakes_are_one_line_and_exit_code_2(folder, in_process, arguments, sa
     assert (code, out) == (2, "")
     assert line.startswith("runnel: ")
     assert said in line
+
+
+def test_ray_is_asked_for_by_name(folder, in_process, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    code, _, error = in_process(["compare", "text.txt", "--models", "mingru", "--ray", "local"], folder)
+    assert code == 2
+    assert error.splitlines()[-1].endswith("pip install 'runnel[ray]'")

@@ -15,7 +15,10 @@ from pathlib import Path
 
 import httpx
 import pytest
+from starlette.requests import Request
 
+from runnel.serve.errors import Refused
+from runnel.serve.keys import Key, Keys
 from tests.serve.support import alone, completion, parts_of, text_of
 
 pytest.importorskip("ray", reason="the Ray Serve application needs Ray: pip install 'runnel[serve,ray]'")
@@ -100,6 +103,9 @@ def test_answers_are_those_of_one_server(front, model):
     assert front.post("/v1/completions", json={"prompt": 3}).status_code == 400
     assert front.get("/nowhere").status_code == 404
     assert front.get("/v1/models", headers={"Host": "evil.example"}).status_code == 403
+    for odd in ("#x", "=x", "#99"):  # no client names a server
+        asked = {"prompt": "abc", "max_tokens": 1}
+        assert front.post("/v1/completions", json=asked, headers={"Authorization": odd}).status_code == 200
 
 
 def test_what_belongs_together_goes_to_the_same_one(front):
@@ -161,3 +167,14 @@ def test_mistakes_are_told_before_anything_starts(page, run, tmp_path):
         page.app({"states": str(tmp_path)})
     with pytest.raises(ValueError, match=r"colour\n.*Extra inputs"):
         page.app({"run": str(run), "states": str(tmp_path), "colour": "red"})
+
+
+def test_without_keys_nobody_else_is_served(page):
+    def asked(host):
+        return Request({"type": "http", "headers": [], "client": (host, 1)})
+
+    someone = Keys([Key("alice", "0" * 64)])
+    for host, keys, force in (("127.0.0.1", Keys(), False), ("10.0.0.7", someone, False), ("10.0.0.7", Keys(), True)):
+        page.check_caller(asked(host), keys, force)
+    with pytest.raises(Refused, match="its own machine only"):
+        page.check_caller(asked("10.0.0.7"), Keys(), False)

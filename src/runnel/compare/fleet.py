@@ -20,8 +20,8 @@ RETRIES = 3
 """How often a task is begun again when its worker dies."""
 
 
-def connect(address: str) -> None:
-    """Join the cluster at an address; `local` starts one on this machine, for itself alone, until this process ends.
+def connected(address: str) -> Any:
+    """Ray, joined to the cluster at an address; `local` starts one on this machine, until this process ends.
 
     ValueError when Ray is not there, or nobody answers.
     """
@@ -38,53 +38,46 @@ def connect(address: str) -> None:
     except (ConnectionError, RuntimeError, ValueError) as error:
         reason = str(error).partition("\n")[0]
         raise ValueError(f"--ray must be the address of a running Ray cluster, or local; {address}: {reason}") from None
+    return ray
 
 
 def cores(address: str) -> int:
     """CPUs of all machines of a cluster."""
-    import ray
-
-    connect(address)
-    return int(ray.cluster_resources().get("CPU", 0))
+    return int(connected(address).cluster_resources().get("CPU", 0))
 
 
 class Fleet(ThreadPoolExecutor):
     """At most so many tasks at once, each with a CPU of the cluster; a thread here waits for each."""
 
     def __init__(self, address: str, count: int) -> None:
-        import ray
-
-        connect(address)
         super().__init__(count)
-        self._task = ray.remote(num_cpus=1, max_retries=RETRIES)(_there)
+        self._ray = connected(address)
+        self._task = self._ray.remote(num_cpus=1, max_retries=RETRIES)(_there)
         self._running: set[Any] = set()
 
     def submit(self, work: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         return super().submit(self._far, work, args, kwargs)
 
     def _far(self, *asked: Any) -> Any:
-        import ray
-
         running = self._task.remote(Path.cwd(), *asked)
         self._running.add(running)
         try:
-            return ray.get(running)
-        except ray.exceptions.RayTaskError as error:
+            return self._ray.get(running)
+        except self._ray.exceptions.RayTaskError as error:
             raise error.cause from None
-        except ray.exceptions.RayError as error:
-            raise OSError(f"a task was ended from outside ({type(error).__name__})") from None
+        except self._ray.exceptions.RayError as error:
+            name = type(error).__name__
+            raise OSError(f"a task was ended from outside ({name}); the same command with --resume goes on") from None
         finally:
             self._running.discard(running)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """With cancel_futures, runs save their last checkpoint and end."""
-        import ray
-
         super().shutdown(wait=False, cancel_futures=cancel_futures)
         for running in tuple(self._running) if cancel_futures else ():
-            ray.cancel(running)
+            self._ray.cancel(running)
         super().shutdown(wait=wait)
-        ray.shutdown()
+        self._ray.shutdown()
 
 
 def _there(folder: Path, work: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

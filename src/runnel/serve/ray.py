@@ -10,6 +10,7 @@ states in memory. Each server is the application of `runnel serve`: here its ASG
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import secrets
 from collections.abc import AsyncIterator, Mapping, MutableMapping
 from contextlib import suppress
@@ -41,7 +42,7 @@ from runnel.serve.store import Budget, claim, hold
 
 Message = MutableMapping[str, Any]
 PINNED, NUMBERED = "=", "#"
-"""How a mark begins that names a server: by its id, or by its place among the ids."""
+"""How a mark begins that names a server: by its id, or by its place among the ids. All others are digests."""
 LOOPBACK = "127.0.0.1"
 WAIT = 10.0
 """Seconds that a server has to say how it is."""
@@ -108,6 +109,7 @@ def app(asked: Mapping[str, Any]) -> serve.Application:
     front = serve.deployment(max_ongoing_requests=AT_ONCE, ray_actor_options={"num_cpus": 0})(Front)
     servers = serve.deployment(
         max_ongoing_requests=AT_ONCE,
+        graceful_shutdown_timeout_s=settings.drain,
         num_replicas=options.replicas,
         ray_actor_options={"num_cpus": options.cpus},
         request_router_config=RequestRouterConfig(request_router_class="runnel.serve.ray:Affine"),
@@ -181,10 +183,9 @@ class Server:
                 await running
 
     async def _run(self, scope: Scope, read: asyncio.Queue[Message], out: asyncio.Queue[Message | None]) -> None:
-        try:
+        with suppress(Exception):  # it has been answered, and logged
             await self.app(scope, read.get, out.put)
-        finally:
-            await out.put(None)
+        await out.put(None)
 
     async def take(self, call: str, piece: bytes, more: bool) -> None:
         """A piece of the body of a request that is being answered; waits while there are many."""
@@ -214,11 +215,11 @@ class Front:
 
     async def __call__(self, request: Request) -> Response:
         try:
-            self._check_caller(request)
+            check_caller(request, self.keys, self.settings.force)
             if request.url.path in ("/health", "/ready", "/metrics"):
                 return await self._all(request)
             body, mark = await read_marked(request, self.settings.max_body)
-            return await self._forward(request, mark or "", body)
+            return await self._forward(request, mark and hashlib.sha256(mark.encode()).hexdigest(), body)
         except (Refused, Busy) as error:
             return answered(error)
         except (ClientDisconnect, Gone):
@@ -226,14 +227,7 @@ class Front:
         except (RayError, RayServeException):
             return answered(Refused(502, "the server that this belonged to has ended; ask again", "server_error"))
 
-    def _check_caller(self, request: Request) -> None:
-        """Ray's proxy may listen where others reach it: without keys they are not served."""
-        try:
-            check_address("" if request.client is None else request.client.host, self.keys, self.settings.force)
-        except ValueError:
-            raise Refused(403, "without keys this server answers its own machine only") from None
-
-    async def _forward(self, request: Request, mark: str, body: bytes | AsyncIterator[bytes]) -> Response:
+    async def _forward(self, request: Request, mark: str | None, body: bytes | AsyncIterator[bytes]) -> Response:
         call = secrets.token_hex(8)
         if isinstance(body, bytes):
             answer = _Answer(self.servers, mark, (_scope(request), body, call), None)
@@ -264,6 +258,14 @@ class Front:
             answer.end()
 
 
+def check_caller(request: Request, keys: Keys, force: bool) -> None:
+    """Ray's proxy may listen where others reach it: without keys they are not served."""
+    try:
+        check_address("" if request.client is None else request.client.host, keys, force)
+    except ValueError:
+        raise Refused(403, "without keys this server answers its own machine only") from None
+
+
 def _scope(request: Request) -> Scope:
     return {**{name: request.scope.get(name) for name in SCOPE}, "root_path": "", "server": None}
 
@@ -272,13 +274,13 @@ class _Answer(StreamingResponse):
     """What a server answers, as it comes. Whatever becomes of the client, the server is rid of it."""
 
     def __init__(
-        self, servers: DeploymentHandle, mark: str, asked: tuple[Scope, bytes | None, str], pieces: Any
+        self, servers: DeploymentHandle, mark: str | None, asked: tuple[Scope, bytes | None, str], pieces: Any
     ) -> None:
         self.bodies = self._bodies()
         super().__init__(self.bodies)
         self.servers, self.call, self.pieces = servers, asked[2], pieces
         self.feeding: asyncio.Task[None] | None = None
-        self.messages = servers.options(stream=True, session_id=mark).answer.remote(*asked)
+        self.messages = servers.options(stream=True, session_id=mark or "").answer.remote(*asked)
 
     async def begin(self) -> None:
         """Until status and headers are known."""
