@@ -6,8 +6,6 @@ import os
 import sys
 from itertools import pairwise
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import pytest
 
@@ -108,19 +106,26 @@ def test_damage_is_one_line(tmp_path: Path, name: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-class Named(ModuleType):
-    """The package `datasets`, as far as it is asked here: this machine may not have it, nor the network."""
-
-    def load_dataset(self, name: str, split: str, streaming: bool) -> Any:
-        assert (name, split, streaming) == ("someone/words", "validation", True)
-        return ({"text": text} for text in TEXTS)
-
-
+@pytest.mark.thorough
 def test_a_dataset_is_streamed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "datasets", Named("datasets"))
-    spec = "hf://someone/words:split=validation,limit=30"
-    assert documents(opened(spec, tmp_path)) == TEXTS[:30]
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+    pytest.importorskip("datasets", reason="what datasets streams needs datasets")
+    (tmp_path / "words").mkdir()
+    write(tmp_path / "words" / "validation.parquet", list(TEXTS))
+    name = f"hf://{tmp_path / 'words'}"
+    assert documents(opened(f"{name}:split=validation,limit=30", tmp_path / "spool")) == TEXTS[:30]
+    with pytest.raises(ValueError, match=f"{name} cannot be read by datasets: Bad split: train"):
+        opened(name, tmp_path / "other")
+    monkeypatch.setitem(sys.modules, "datasets", None)  # a run goes on without it
+    assert documents(opened(f"{name}:split=validation,limit=30", tmp_path / "spool")) == TEXTS[:30]
+
+
+def test_what_is_not_installed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "t.parquet", list(TEXTS))
     monkeypatch.setitem(sys.modules, "datasets", None)
-    assert documents(opened(spec, tmp_path)) == TEXTS[:30]  # a run goes on without the package
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(ValueError, match="hf://someone/words needs the package datasets"):
         opened("hf://someone/words", tmp_path)
+    with pytest.raises(ValueError, match=r"t.parquet needs pyarrow: pip install 'runnel\[tables\]'"):
+        opened(path, tmp_path)

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from runnel.lineage import Lineage
+from runnel.ops import attend as attending
 from runnel.ops.attend import KeyValues, attend, reference
 
 from .support import PARENTS, PATHS, close, normal
@@ -85,3 +86,29 @@ def test_rows_that_are_taken_leave_the_padding_of_others_behind():
         [[-1] * 6 + [0, 1, 2], list(range(9))],
     ]
     assert both.take(torch.tensor([0])).k.shape == both.take(torch.tensor([0, 0])).v[:1].shape == (1, 3, 2, 4)
+
+
+SEGMENTS = torch.tensor([[0, 0, 0, 0, 0, 1, 2, 2, 2, 2, 2, 2, -1], [-1, 4, 4, 4, 9, 9, 9, 9, 9, 9, 9, 9, 9]])
+PARTED = torch.tensor([[0, 0, -1, 0, 0, 1, 1, 1, 2, 2, 2, 2, 2], [0] * 13])
+
+
+@pytest.mark.parametrize("options", [*OPTIONS, {"cap": 2.0}, {"cap": 2.0, "window": 3}], ids=str)
+@pytest.mark.parametrize("segments", [SEGMENTS, PARTED], ids=["in one piece", "parted by padding"])
+def test_packed_documents_are_documents_alone(options, segments):
+    q, k, v = inputs(13)
+    y, _ = attend(q, k, v, empty(), Lineage.packed(segments), **options)
+    for row in range(2):
+        for segment in segments[row][segments[row] >= 0].unique():
+            inside = segments[row] == segment
+            alone = [x[row : row + 1, inside] for x in (q, k, v)]
+            close(y[row : row + 1, inside], reference(*alone, **options))
+
+
+def test_documents_do_not_read_the_rest_of_their_row(monkeypatch):
+    q, k, v = inputs(96)
+    read, original = [], attending.weighted
+    monkeypatch.setattr(attending, "weighted", lambda q, *rest: read.append(q.shape[:2]) or original(q, *rest))
+    attend(q, k, v, empty(), Lineage.packed(torch.arange(96).expand(2, -1) // 8))
+    assert read == [(24, 8)]
+    assert Lineage.packed(PARTED).documents is None
+    assert Lineage.packed(SEGMENTS).documents.tolist() == [[0, 0, 5], [0, 5, 6], [0, 6, 12], [1, 1, 4], [1, 4, 13]]

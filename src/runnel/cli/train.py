@@ -55,7 +55,7 @@ def _option(panel: str, help: str, *names: str) -> Any:
 
 
 def command(
-    source: Annotated[str, typer.Argument(help="A file, a folder, - (stdin) or a generator such as markov:vocab=8.")],
+    source: Annotated[str, typer.Argument(help="A file, folder, - (stdin), hf://DATASET, or generator: markov:vocab=8.")],
     model: Annotated[str, _option(SHAPE, 'Pattern of mixers, such as "(mamba2*3, attention)*2".')] = MODEL,
     d_model: Annotated[int, _option(SHAPE, "Width of the model.")] = 128,
     layers: Annotated[int | None, _option(SHAPE, "Repeat the pattern to this many layers.")] = None,
@@ -265,7 +265,8 @@ def _name(source: str) -> str:
     if source == "-":
         return "stdin"
     path = Path(source)
-    return (path.resolve().stem if path.exists() else source.partition(":")[0].replace("/", "_")) or "run"
+    named = source.removeprefix("hf://")
+    return (path.resolve().stem if path.exists() else named.partition(":")[0].replace("/", "_")) or "run"
 
 
 def _codec(

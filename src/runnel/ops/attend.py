@@ -158,7 +158,7 @@ def weighted(
     q: Float[Tensor, "B T H K"],
     keys: Float[Tensor, "B S G K"],
     values: Float[Tensor, "B S G V"],
-    mask: Bool[Tensor, "B T S"] | None,
+    mask: Bool[Tensor, "#B T S"] | None,
     cap: float | None,
 ) -> Float[Tensor, "B T H V"]:
     """The means of the values that a query sees: where the mask is true, or (None) causally, where T = S."""
