@@ -84,19 +84,33 @@ def page(name: str, lines: Sequence[Line]) -> str:
             gap = best[horizon].mse - target
             said = f"missed by {gap:.4f}" if gap > 0 else f"reached with {-gap:.4f} to spare"
             parts.append(f"- Horizon {horizon}: aimed at {target}, {said} ({best[horizon].mse:.4f}).")
-    parts += [*averaged(list(best.values())), "", TRIED] if name == "ETTh1" else [""]
+    parts += [*averaged(lines), "", TRIED] if name == "ETTh1" else [""]
     for line in best.values():
         parts += [f"## `auto` at horizon {line.horizon}", "", "```", line.report, "```", ""]
     return "\n".join(parts)
 
 
-def averaged(best: Sequence[Line]) -> list[str]:
-    """What `auto` has on average over the four horizons, beside what was published."""
-    if {line.horizon for line in best} != set(HORIZONS):
+def averaged(lines: Sequence[Line]) -> list[str]:
+    """Means over the four horizons, beside what was published; nothing where a horizon lacks."""
+    if {line.horizon for line in lines} != set(HORIZONS):
         return []
-    mean = sum(line.mse for line in best) / len(best)
-    beside = "; ".join(f"{name} {mse:.3f} ({source})" for name, mse, source in PUBLISHED)
-    return [f"- Averaged over {', '.join(map(str, HORIZONS))}: {mean:.4f}. Published, as far as verified: {beside}."]
+    found: dict[tuple[str, int], list[float]] = {}
+    for line in lines:
+        found.setdefault((line.model, line.lookback), []).append(line.mse)
+    rows = [(f"`{model}`, {lookback} rows", sum(mse) / len(mse), "") for (model, lookback), mse in found.items()]
+    rows += [(model, mse, source) for model, mse, source in PUBLISHED]
+    told = [
+        f"| {model} | {mse:.4f} | {source} |" if not source else f"| {model} | {mse:.3f} | {source} |"
+        for model, mse, source in sorted(rows, key=lambda row: row[1])
+    ]
+    return [
+        "",
+        f"Averaged over {', '.join(map(str, HORIZONS))}, beside what was published, as far as verified:",
+        "",
+        "| model | MSE | of |",
+        "|---|---|---|",
+        *told,
+    ]
 
 
 def table(lines: Sequence[Line]) -> str:
