@@ -55,7 +55,7 @@ def _option(panel: str, help: str, *names: str) -> Any:
 
 
 def command(
-    source: Annotated[str, typer.Argument(help="A file, folder, - (stdin), hf://DATASET or generator (markov:vocab=8).")],
+    source: Annotated[str, typer.Argument(help="A file, folder, - (stdin), hf://DATASET or generator (recall).")],
     model: Annotated[str, _option(SHAPE, 'Pattern of mixers, such as "(mamba2*3, attention)*2".')] = MODEL,
     d_model: Annotated[int, _option(SHAPE, "Width of the model.")] = 128,
     layers: Annotated[int | None, _option(SHAPE, "Repeat the pattern to this many layers.")] = None,

@@ -47,7 +47,7 @@ def set_lr(optimizers: Sequence[Optimizer], lr: float) -> None:
 
 def named_state(optimizers: Sequence[Optimizer]) -> dict[str, Tensor]:
     """The optimisers' state as {"parameter name/buffer name": tensor}; shares memory with the optimisers."""
-    named = {}
+    named: dict[str, Tensor] = {}
     for optimizer in optimizers:
         state = optimizer.state_dict()["state"]
         for index, name in _names(optimizer).items():
