@@ -457,10 +457,17 @@ def load(folder: str | Path) -> Model:
 
 def own_tensors(model: Model) -> dict[str, Tensor]:
     """What a file of a model holds: its tensors by name; what has several names (tied, shared) once, by the first."""
-    whole, first = model.state_dict(keep_vars=True), dict[int, str]()
-    for name, tensor in whole.items():
-        first.setdefault(id(tensor), name)
-    return {name: whole[name].detach() for name in first.values()}
+    further = further_names(model)
+    return {name: tensor for name, tensor in model.state_dict().items() if name not in further}
+
+
+def further_names(model: Model) -> dict[str, str]:
+    """The names of tensors that have several, but for their first; to each its first."""
+    first, further = dict[int, str](), dict[str, str]()
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if first.setdefault(id(tensor), name) != name:
+            further[name] = first[id(tensor)]
+    return further
 
 
 def _version(model: Model) -> int:

@@ -13,7 +13,7 @@ from runnel.interop.transformers import RunnelCache, RunnelConfig, RunnelForCaus
 
 transformers.utils.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()
-PATTERNS = ("mamba", "(mamba2, attention(window=4))", "(gated_deltanet, slstm)", "rwkv7")
+PATTERNS = ("mamba", "(mamba2, attention(window=4))", "(gated_deltanet, slstm)", "rwkv7", "zamba2 > gla")
 PROMPT = torch.tensor([[3, 1, 4, 1, 5, 9, 2, 6]])
 QUIET = {"do_sample": False, "max_new_tokens": 12, "eos_token_id": None, "pad_token_id": 0}
 

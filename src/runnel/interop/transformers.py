@@ -21,7 +21,7 @@ from transformers.generation.utils import GenerationMixin
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from runnel.lineage import Lineage
-from runnel.model import Model, ModelConfig
+from runnel.model import Model, ModelConfig, further_names
 from runnel.state import State
 
 
@@ -116,11 +116,12 @@ class RunnelForCausalLM(transformers.PreTrainedModel, GenerationMixin):
     config_class = RunnelConfig
     base_model_prefix = "model"
     main_input_name = "input_ids"
-    _tied_weights_keys = {"model.head.logits.weight": "model.embed.weight"}
 
     def __init__(self, config: RunnelConfig) -> None:
         super().__init__(config)
         self.model = Model(ModelConfig(**(config.runnel or {})))
+        further = further_names(self.model).items()  # a tied head, and what layers share
+        self._tied_weights_keys = {f"model.{name}": f"model.{first}" for name, first in further}
         self.post_init()
 
     @classmethod
@@ -130,6 +131,9 @@ class RunnelForCausalLM(transformers.PreTrainedModel, GenerationMixin):
             made = cls(RunnelConfig(model.config.to_dict()))
         made.model = model
         return made
+
+    def get_expanded_tied_weights_keys(self, all_submodels: bool = False) -> dict[str, str]:
+        return dict(self._tied_weights_keys)
 
     def _init_weights(self, module: nn.Module) -> None:
         """A page makes its own initial weights."""
