@@ -44,6 +44,9 @@ def test_chances_are_how_often_copies_were_right():
     assert sum(hit for _, hit in seen) not in (0, len(seen))
     draft = drafter.propose(drafter.begin([1, 2, 3, 4] * 30, Never()), 24)
     assert draft.tokens == [1, 2, 3, 4] * 6 and min(draft.chances) > 0.9
+    for token in (5, 6, 7, 5, 6, 7, 5, 5, 6, 5, 5, 6, 6, 5):  # what is written weighs more than what was given
+        drafter.advance(memory, [token])
+    assert max(memory.tried) <= auto.GIVEN + 14
     lost = drafter.begin([token for i in range(60) for token in (1, 2, 3 + i % 5, (3 * i) % 7)], Never())
     assert lost.right[2] / lost.tried[2] < 0.4
 

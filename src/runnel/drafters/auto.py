@@ -28,6 +28,8 @@ LEAST = 0.05
 """A guess that is right less often is not looked at."""
 REMEMBERED = 64
 """Copies of a kind from which on older ones count half."""
+GIVEN = 4
+"""Copies of a kind that a prompt counts for, at most: what is written need not repeat itself as it does."""
 
 
 @dataclass(frozen=True)
@@ -89,8 +91,13 @@ class Memory:
         self.tried[kind] += 1
         self.right[kind] += hit
         if self.tried[kind] >= REMEMBERED:
-            self.tried[kind] /= 2
-            self.right[kind] /= 2
+            self.forget(kind, REMEMBERED / 2)
+
+    def forget(self, kind: int, most: float) -> None:
+        """Let what was seen of a kind count for no more than so many copies."""
+        counts = min(1.0, most / self.tried[kind])
+        self.tried[kind] *= counts
+        self.right[kind] *= counts
 
     def _alike(self) -> int:
         """How many tokens before `at` are the newest ones, up to LONGEST."""
@@ -107,6 +114,8 @@ class Auto(Drafter):
     def begin(self, prompt: Sequence[int], draw: Draw) -> Memory:
         memory = Memory()
         self.advance(memory, prompt)
+        for kind in range(len(memory.tried)):
+            memory.forget(kind, GIVEN)
         return memory
 
     def propose(self, memory: Memory, budget: int) -> Draft:
