@@ -14,10 +14,10 @@ from collections import Counter
 from dataclasses import replace
 from statistics import quantiles
 
-import peers
 import torch
 
 import runnel
+from runnel.bench import peers
 from runnel.packing.builder import KINDS, MAPS
 from runnel.packing.segment import Segment
 

@@ -1,4 +1,4 @@
-"""`runnel bench`: measurements of a trained model on this machine, and the standard table of forecasting."""
+"""`runnel bench`: a trained model, the native engine beside its peers, and the standard table of forecasting."""
 
 from __future__ import annotations
 
@@ -14,16 +14,27 @@ from runnel.cli.generate import drafter_of, load_run, packed
 if TYPE_CHECKING:
     from runnel.bench.decode import Line
 
+SHAPES = ("mamba-130m", "llama-135m")
 DRAFTERS = ("auto", "suffix", "prompt_lookup", "token_recycling", "adaptive", "lookahead", "jacobi")
-WHAT = ("decode", "forecast")
+ENGINE = ("decode", "verify", "prefill")
+WHAT = (*ENGINE, "train", "length", "forecast")
 
 
 def command(
     what: Annotated[
         str,
-        typer.Argument(help="decode: drafters beside plain decoding. forecast: the standard table of a series file."),
+        typer.Argument(
+            help="decode: drafters beside plain decoding, or of a shape as verify and prefill: ours beside peers. "
+            "train: steps of training. length: a token after many. forecast: the table of a series file."
+        ),
     ],
-    run: Annotated[str, typer.Argument(help="The folder of a trained model; for forecast a CSV file or its URL.")],
+    run: Annotated[
+        str | None,
+        typer.Argument(
+            help="decode: the folder of a trained model, or a shape: mamba-130m or llama-135m, as for verify and "
+            "prefill. forecast: a CSV file or its URL."
+        ),
+    ] = None,
     drafter: Annotated[
         list[str] | None,
         typer.Option(
@@ -34,8 +45,10 @@ def command(
     repeats: Annotated[int, typer.Option(help="Interleaved repeats, after one that warms up.")] = 7,
     temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
     weights: Annotated[
-        str | None, typer.Option(help="By the native engine, with weights as f32, bf16, int8 or int4.")
+        str | None,
+        typer.Option(help="By the native engine: f32, bf16, int8 or int4; of a shape several, by commas."),
     ] = None,
+    quick: Annotated[bool, typer.Option(help="A small stand-in in two rounds: does it run?")] = False,
     model: Annotated[
         list[str] | None, typer.Option(help="forecast: a model by name, or a pattern; may be given again.")
     ] = None,
@@ -46,19 +59,29 @@ def command(
     threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
 ) -> None:
-    """Measure a trained model: how fast it decodes. Or forecasters: the standard table.
+    """Measure a trained model: how fast it decodes. Or the native engine beside its peers, or forecasters.
 
     \b
-    Examples (the first after `runnel demo`, the second with a file of the ETT kind):
+    Examples (the first after `runnel demo`, the third with a file of the ETT kind):
         runnel bench decode runs/demo --tokens 64 --repeats 3
+        runnel bench prefill mamba-130m --weights bf16 --quick
         runnel bench forecast ETTh1.csv --model ridge --model auto --horizon 96
     \b
+    Peers are transformers, llama-cpp-python and mambapy, where they are installed:
+    the same shape and random weights in one process, repeats in turn, median ratios.
     Speed-ups are medians of ratios to plain decoding of the same model in the same
     process, prompt by prompt. tokens/call: tokens that one call of the model gives.
     v(m): what verifying and committing m tokens costs, in plain steps.
     """
     if what not in WHAT:
         raise ValueError(f"bench measures {', '.join(WHAT)}; got {what!r}")
+    if what in ("train", "length") or (what in ENGINE and (what != "decode" or run in SHAPES)):
+        _training.set_threads(threads)
+        _engine(what, run, weights, 2 if quick else repeats, quick, json)
+        return
+    if run is None:
+        needed = "a CSV file" if what == "forecast" else "the folder of a trained model, or a shape"
+        raise ValueError(f"bench {what} needs {needed}; got nothing")
     if what == "forecast":
         _training.set_threads(threads)
         _forecasting.standard_table(run, model, horizon, lookback, seeds, budget, json)
@@ -81,6 +104,28 @@ def command(
         _screen.print_json({"verify": curve, "lines": [asdict(line) for line in lines]})
     else:
         _print(lines, curve)
+
+
+def _engine(what: str, shape: str | None, weights: str | None, repeats: int, quick: bool, json: bool) -> None:
+    """The native engine beside its peers."""
+    from runnel.bench import engine, lengths, report, steps
+
+    if repeats < 1:
+        raise ValueError(f"--repeats must be at least 1; got {repeats}")
+    if what == "train":
+        found = steps.measure([steps.QUICK] if quick else [512, 2048], repeats=repeats)
+    elif what == "length":
+        names = ["mamba", "attention"] if quick else [*lengths.flat(), "attention"]
+        found = lengths.measure(names, lengths.QUICK if quick else lengths.LENGTHS, weights or "f32", repeats)
+    elif shape not in SHAPES:
+        raise ValueError(f"bench {what} measures the shapes {', '.join(SHAPES)}; got {shape!r}")
+    else:
+        kinds = (weights or "f32,bf16,int8").split(",")
+        found = engine.measure(shape, kinds, [what], repeats, quick=quick)
+    if json:
+        _screen.print_json(found)
+    else:
+        print(report.page(found))
 
 
 def _print(lines: list[Line], curve: dict[int, float]) -> None:

@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from side_by_side import Way, installed
 from torch import Tensor
 
 import runnel
 from runnel import interop
+from runnel.bench.side_by_side import Way, installed
 
 CONTEXT = 64
 """Tokens before what is measured."""
@@ -76,7 +76,7 @@ def theirs(shape: Shape) -> Any:
     import transformers
 
     torch.manual_seed(0)
-    ends = {"bos_token_id": 0, "eos_token_id": None, "pad_token_id": 0}
+    ends: dict[str, Any] = {"bos_token_id": 0, "eos_token_id": None, "pad_token_id": 0}
     if shape.kind == "mamba":
         return transformers.MambaForCausalLM(transformers.MambaConfig(**shape.sizes, **ends)).eval()
     return transformers.LlamaForCausalLM(transformers.LlamaConfig(**shape.sizes, **ends)).eval()
