@@ -47,6 +47,17 @@ def test_problems_and_covariates_are_kept(tmp_path):
     assert load(tmp_path).problems == {"bad": "has no value"}
 
 
+@pytest.mark.parametrize("whole", [False, True], ids=["dates", "numbers"])
+def test_gaps_are_kept(tmp_path, whole):
+    data = frame(series=2).drop(index=[30, 31, 250])
+    if whole:
+        data = data.assign(ds=(data["ds"] - data["ds"].min()) // pd.Timedelta("1h"))
+    f = Forecaster(h=3).fit(data)
+    save(f, tmp_path)
+    pd.testing.assert_frame_equal(load(tmp_path).gaps, f.gaps)
+    assert f.gaps["missing"].tolist() == [2, 1]
+
+
 def test_refusals(tmp_path):
     with pytest.raises(ValueError, match="call fit"):
         save(Forecaster(h=1), tmp_path)

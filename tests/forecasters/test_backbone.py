@@ -2,7 +2,9 @@ import pytest
 import torch
 from forecasters.support import a_window, mean_error, parts, seasonal
 
+from runnel import catalog
 from runnel.forecasters.backbone import EMBEDDINGS, Config
+from runnel.mixer import Mixer
 from runnel.windows import FitConfig, Window, WindowShape, build
 
 
@@ -16,6 +18,20 @@ def test_every_embedding_gives_k_numbers_per_value(embed, pattern):
     shape = WindowShape(15, 4, channels=3, past=2, static=1, outputs=2)
     features = build(small(embed=embed, pattern=pattern), shape)(a_window(shape, dtype=torch.float32))
     assert features.shape == (3, 4, 3, 2) and bool(features.isfinite().all())
+
+
+@pytest.mark.parametrize("mixer", catalog.names("mixers"))
+def test_every_mixer_is_a_backbone(mixer):
+    """Found by looking at the folder: a step of training moves the forecast, which stays finite."""
+    shape = WindowShape(20, 3, channels=2)
+    places = getattr(catalog.class_in(catalog.page("mixers", mixer), Mixer), "places", ("{}",))
+    model = build(Config(places[0].replace("{}", mixer), "value", d_model=16, dropout=0.0), shape)
+    window = a_window(shape, dtype=torch.float32)
+    before = model.point(window)
+    train, valid = parts(seasonal(rows=60), shape)
+    model.fit(train, valid, FitConfig(steps=2, valid_every=2, batch_size=4, valid_windows=4, lr=1e-2))
+    after = model.point(window)
+    assert bool(after.isfinite().all()) and not torch.equal(before, after)
 
 
 def test_channels_apart_do_not_see_each_other_and_channels_mixed_do():

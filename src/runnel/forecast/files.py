@@ -31,6 +31,7 @@ from runnel.storage import read_json, read_tensors, write_json, write_tensors
 from runnel.windows import FitConfig, FitReport, WindowShape, build
 
 FORMAT = "runnel.forecaster"
+GAPS = ["unique_id", "after", "before", "missing"]
 SETTINGS = ("h", "freq", "head", "lookback", "season", "together", "valid", "seed", "intervals", "block", "paths")
 
 
@@ -54,6 +55,7 @@ def save(forecaster: Forecaster, folder: str | Path) -> None:
         "freq": fitted.panel.calendar.freq,
         "times": str(fitted.panel.starts_at.dtype),
         "ids": ids,
+        "gaps": _whole(fitted.panel.gaps),
         "problems": [[id, text] for id, text in fitted.panel.problems.items()],
         "static": None if fitted.static is None else fitted.static.to_dict("split"),
     }
@@ -84,7 +86,8 @@ def load(folder: str | Path) -> Forecaster:
     if isinstance(model, blend.Blend):
         model.scores = content["scores"]
     starts = data["starts_at"].astype(content["times"])
-    gaps = pd.DataFrame(columns=["unique_id", "after", "before", "missing"])
+    gaps = pd.DataFrame(content["gaps"], columns=GAPS)
+    gaps[GAPS[1:3]] = gaps[GAPS[1:3]].astype(content["times"])
     found = Panel(
         np.array(content["ids"]),
         Calendar(content["freq"]),
@@ -111,6 +114,12 @@ def _data(fitted: Fitted) -> dict[str, torch.Tensor]:
         **{field.name: getattr(fitted.scales, field.name) for field in dataclasses.fields(Scales)},
     }
     return {name: torch.tensor(array) for name, array in arrays.items()}
+
+
+def _whole(gaps: pd.DataFrame) -> list[list[Any]]:
+    """Rows with their times as whole numbers."""
+    rows = gaps.assign(**{name: gaps[name].astype(np.int64) for name in GAPS[1:3]})
+    return [list(row) for row in zip(*[rows[name].tolist() for name in GAPS], strict=True)]
 
 
 def _written(value: Any) -> Any:
