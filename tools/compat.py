@@ -35,6 +35,10 @@ function written down in the tests.
 - **GGUF**: `runnel.interop.gguf` writes it.
 
 Decoding is the same for every family: what holds for a pattern holds for a checkpoint that has become one.
+
+Files are mapped: what the model has as the file has it (all but queries, keys and values of most families, which are
+joined) is not copied, and comes from disk when it is used. `python benchmarks/checkpoint.py` measures reading beside
+safetensors' own; a folder that is being read must stay as it is.
 """
 WRONG = """## Where transformers {version} differs from itself
 

@@ -180,6 +180,29 @@ def test_a_tokenizer_that_does_not_fit(checkpoint):
         interop.import_run(checkpoint, checkpoint.parent / "run")
 
 
+def test_nothing_is_written_over_what_it_is_made_of(checkpoint, tmp_path):
+    before = {path.name: path.read_bytes() for path in checkpoint.iterdir()}
+    with pytest.raises(ValueError, match="must go to another folder; got the same"):
+        interop.import_run(checkpoint, checkpoint.parent / "other" / ".." / checkpoint.name)
+    assert {path.name: path.read_bytes() for path in checkpoint.iterdir()} == before
+    interop.import_run(checkpoint, tmp_path / "run")
+    with pytest.raises(ValueError, match="must go to another folder; got the same"):
+        interop.export_run(tmp_path / "run", tmp_path / "run")
+
+
+@pytest.mark.parametrize("kind", ["llama", "evil"])
+def test_code_in_a_folder_is_never_run(checkpoint, kind, tmp_path):
+    """Not when config.json asks for it, not when it does not, and it does not travel with an import."""
+    mark = tmp_path / "it ran"
+    (checkpoint / "modeling_evil.py").write_text(f"open({str(mark)!r}, 'w')")
+    change(checkpoint, model_type=kind, auto_map={"AutoModelForCausalLM": "modeling_evil.Evil"})
+    with pytest.raises(ValueError, match="asks for code of its own"):
+        interop.import_run(checkpoint, tmp_path / "run")
+    change(checkpoint)
+    interop.import_run(checkpoint, tmp_path / "run")
+    assert not mark.exists() and not list((tmp_path / "run").rglob("*.py"))
+
+
 def test_only_what_was_imported_is_exported(checkpoint):
     runnel.save(runnel.build("mamba", 300, 8), checkpoint.parent / "own")
     with pytest.raises(ValueError, match="must be a run that `runnel import` made"):

@@ -46,6 +46,7 @@ class Run(NamedTuple):
 def import_run(folder: str | Path, out: str | Path) -> Run:
     """Write a checkpoint as a run of Runnel: the model, its codec, and what `export_run` needs to write it back."""
     folder, out = fetched(folder), Path(out)
+    _check_apart(folder, out)
     model = load(folder)
     codec = read_codec(folder, model)
     save_run(model, out)
@@ -60,6 +61,7 @@ def export_run(run: str | Path, out: str | Path) -> None:
     source = Path(run) / ORIGIN
     if not source.is_dir():
         raise ValueError(f"{run} must be a run that `runnel import` made; it has no folder {ORIGIN!r}")
+    _check_apart(Path(run), Path(out))
     save(load_run(run), out, like=run)
     _copy_beside(source, Path(out))
 
@@ -70,6 +72,11 @@ def read_codec(folder: str | Path, model: Model) -> Codec | None:
     if (path / "codec.json").is_file():
         return codecs.load(path)
     return tokenizer.from_folder(path, model.config.outcomes) if (path / "tokenizer.json").is_file() else None
+
+
+def _check_apart(source: Path, target: Path) -> None:
+    if source.resolve() == target.resolve():
+        raise ValueError(f"what is made of {source} must go to another folder; got the same")
 
 
 def _copy_beside(source: Path, target: Path) -> None:
