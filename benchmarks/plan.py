@@ -71,8 +71,10 @@ def beside(asked: argparse.Namespace, ranks: Ranks) -> None:
     print("| layout | foreseen | measured |\n|---|---|---|")
     for name in sorted(foreseen, key=lambda name: foreseen[name]):
         print(f"| {name} | {foreseen[name]:.3f} s | {found[name]:.3f} s |")
-    same = sorted(foreseen, key=lambda name: foreseen[name]) == sorted(found, key=lambda name: found[name])
-    print("the foreseen order is the measured one" if same else "the orders differ")
+    swapped = [(a, b) for a in found for b in found if foreseen[a] < foreseen[b] and found[a] > found[b]]
+    for a, b in swapped:
+        print(f"not in order: {a} is measured {found[a] / found[b] - 1:.1%} slower than {b}")
+    print("the foreseen order is the measured one" if not swapped else "the orders differ")
 
 
 def prepared(asked: argparse.Namespace, mesh: Mesh, layout: Layout) -> Callable[[], float]:
