@@ -9,7 +9,7 @@ from runnel import native
 
 pytestmark = pytest.mark.skipif(not native.available(), reason="the extension was not built")
 if native.available():
-    from runnel.native.packed import KINDS, PackedMatrix
+    from runnel.native.packed import KINDS, PackedMatrix, together
 else:
     KINDS = ()
 
@@ -133,6 +133,16 @@ def test_weights_that_are_not_aligned():
     shifted.copy_(packed.data)
     x = matrix(3, 70)
     assert torch.equal(PackedMatrix("bf16", 50, 70, shifted).multiply(x), packed.multiply(x))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_matrices_in_large_pages(kind):
+    weights = [matrix(outputs, 2053) for outputs in (4097, 1200, 2000, 3)]
+    apart = [PackedMatrix.pack(weight, kind) for weight in weights]
+    for a, b in zip(apart, together(apart), strict=True):
+        x = matrix(2, 2053)
+        assert b.data.data_ptr() % 64 == 0 or a.data is b.data
+        assert torch.equal(a.multiply(x), b.multiply(x))
 
 
 def test_unknown_weights_are_refused():

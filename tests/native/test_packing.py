@@ -181,6 +181,23 @@ def test_a_tree_has_the_bits_of_its_paths_and_a_commit_those_of_steps(packed):
     assert all(torch.equal(a, b) for a, b in zip(before, leaves(state.layers), strict=True)), "verify changed the state"
 
 
+@pytest.mark.parametrize("accepted", [0, 1, 4, 6])
+def test_a_chain_has_the_bits_of_its_steps(packed, accepted):
+    """One row with a chain and one without; all of it, a part or nothing is accepted."""
+    begun = packed(tokens(2, 7))[1]
+    text = tokens(1, 6, seed=2)[0]
+    out = packed.verify(begun, runnel.DraftTree(text, list(range(-1, 5)), [1] * 6))
+    after, at = begun.commit(out.pending, [[], list(range(accepted))]), begun.fork([1])
+    for step in range(6):
+        logits, following = packed(text[None, step : step + 1], at)
+        same(packed, logits[0, 0], out.logits[step])
+        at = following if step < accepted else at
+        if step >= accepted:
+            break
+    same_next(packed, after.fork([1]), at)
+    same_next(packed, after.fork([0]), begun.fork([0]))
+
+
 def same_next(packed, a, b):
     """Memories of attention may be padded differently, so what counts is what is computed from them."""
     assert a.lengths.tolist() == b.lengths.tolist()
@@ -325,6 +342,31 @@ def test_odd_widths(width):
             expected, _ = model(tokens(2, 6))
         found, _ = runnel.pack(model, "f32")(tokens(2, 6))
         assert (found - expected).abs().max() <= 1e-4 * expected.abs().max()
+
+
+@pytest.mark.parametrize("text", HYBRIDS)
+def test_any_number_of_threads_gives_the_same_bits(text):
+    packed, before = runnel.pack(make(text, d_model=130), "bf16"), torch.get_num_threads()
+    expected = packed(tokens(2, 30))[0]
+    try:
+        for threads in (1, 2, 3, 8, 64):
+            torch.set_num_threads(threads)
+            assert torch.equal(packed(tokens(2, 30))[0], expected), threads
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_inputs_that_are_not_contiguous():
+    packed = runnel.pack(make("(mamba, attention)"), "f32")
+    assert torch.equal(packed(tokens(6, 2).T)[0], packed(tokens(6, 2).T.contiguous())[0])
+    values = runnel.pack(runnel.build("(mamba, attention)", value_dim=3, d_model=24), "f32")
+    x = torch.randn(3, 5, 2, generator=torch.Generator().manual_seed(0)).permute(2, 1, 0)
+    assert torch.equal(values(x)[0], values(x.contiguous())[0])
+
+
+def test_no_rows_are_refused():
+    with pytest.raises(ValueError, match=r"at least one row and one column; got \(0, 5\)"):
+        runnel.pack(make("mamba"), "f32")(tokens(0, 5))
 
 
 def test_the_packed_model_is_a_copy(model):
