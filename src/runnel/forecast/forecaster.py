@@ -21,14 +21,25 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from runnel.forecast import answers, auto, conformal, covariates, cross_validation, decoding, panel, scaling, streaming
+from runnel.forecast import (
+    answers,
+    auto,
+    conformal,
+    covariates,
+    cross_validation,
+    decoding,
+    panel,
+    scaling,
+    splits,
+    streaming,
+)
 from runnel.forecast.choices import head_of, name_of, page_config
 from runnel.forecast.conformal import HeldOut
 from runnel.forecast.decoding import Forecasts
 from runnel.forecast.panel import Columns, Panel
 from runnel.forecast.scaling import Scales
 from runnel.forecasters.blend import Blend
-from runnel.windows import FitConfig, FitReport, SeriesTable, WindowModel, WindowSet, WindowShape, build
+from runnel.windows import FitConfig, FitReport, SeriesTable, WindowModel, WindowShape, build
 from runnel.windows.model import Progress
 
 Array = NDArray[Any]
@@ -169,20 +180,15 @@ class Forecaster:
     def _learn(self, found: Panel, static: pd.DataFrame | None, before: Fitted | None, progress: Progress) -> Fitted:
         season = self.season or found.calendar.season
         values, lengths = scaling.arranged(found, self.together)
-        held = self._held_out(lengths)
+        held = splits.held_out(lengths, self.h, self.valid)
         shape = before.model.shape if before else self._shape(values, lengths, held, season, static)
         same = before is not None and np.array_equal(before.panel.ids, found.ids)
-        scales = before.scales if before is not None and same else self._scales(found, values, lengths, held)
+        scales = before.scales if before is not None and same else scaling.before(found, held, self.together)
         table = self._table(found, scales, static, None)
-        train, valid = self._parts(table, shape, lengths, held)
+        train, valid = splits.parts(table, shape, held)
         model = before.model if before else build(self._config_for(shape), shape, head_of(self.head), self.seed)
         report = model.fit(train, valid, self.fitting, progress)
         return Fitted(model, found, scales, static, conformal.errors(model, valid), report)
-
-    def _held_out(self, lengths: Array) -> Array:
-        """Rows of every series that are held out; none where it is too short to spare them."""
-        wanted = np.full(len(lengths), self.valid) if self.valid else np.maximum(self.h, lengths // 5)
-        return np.where(lengths >= wanted + self.h + 1, wanted, 0)
 
     def _shape(
         self, values: Array, lengths: Array, held: Array, season: int, static: pd.DataFrame | None
@@ -203,25 +209,6 @@ class Forecaster:
         if isinstance(self.config, auto.Config):  # no more history than its longest member reads
             return replace(shape, history=auto.history(self._config_for(shape)))
         return shape
-
-    def _scales(self, found: Panel, values: Array, lengths: Array, held: Array) -> Scales:
-        """Statistics of the rows before the held-out ones."""
-        loc, scale = scaling.statistics(values, lengths, lengths - held)
-        if self.together:
-            return Scales(loc, scale, np.zeros(0), np.ones(0))
-        place = np.arange(len(values)) - np.repeat(found.first_rows, lengths)
-        keep = place < np.repeat(lengths - held, lengths)
-        return Scales(loc, scale, *scaling.covariate_statistics(found.covariates, keep))
-
-    def _parts(
-        self, table: SeriesTable, shape: WindowShape, lengths: Array, held: Array
-    ) -> tuple[WindowSet, WindowSet]:
-        """Training windows, and held-out ones; a series too short for a whole history gives one padded window."""
-        ends = torch.from_numpy(lengths - held)
-        low = torch.minimum(torch.full_like(ends, shape.history), (ends - self.step).clamp(min=1))
-        train = table.windows(shape, low, ends)
-        valid = table.windows(shape, torch.where(ends < table.lengths, ends, table.lengths), table.lengths)
-        return train, valid if len(valid) else train.every(max(1, len(train) // 256))
 
     # ---- forecasting --------------------------------------------------------------------------------------------
 

@@ -57,6 +57,17 @@ def statistics(
     return loc, np.where(flat | (scale == 0), 1.0, scale)
 
 
+def before(panel: Panel, held: Int[Array, "S"], together: bool) -> Scales:
+    """Statistics of the rows before the held-out ones."""
+    values, lengths = arranged(panel, together)
+    loc, scale = statistics(values, lengths, lengths - held)
+    if together:
+        return Scales(loc, scale, np.zeros(0), np.ones(0))
+    place = np.arange(len(values)) - np.repeat(panel.first_rows, lengths)
+    keep = place < np.repeat(lengths - held, lengths)
+    return Scales(loc, scale, *covariate_statistics(panel.covariates, keep))
+
+
 def table(
     panel: Panel, scales: Scales, past: int, together: bool, ahead: Float[Array, "R2 F"] | None, static: Tensor | None
 ) -> SeriesTable:
