@@ -33,3 +33,16 @@ def sinkhorn(scores: Float[Tensor, "N E"], rounds: int) -> Float[Tensor, "N E"]:
         plan = plan - plan.logsumexp(1, keepdim=True)
         plan = plan - plan.logsumexp(0, keepdim=True) + column
     return plan
+
+
+class Costed(torch.autograd.Function):
+    """The identity on what is left of every token (..., 1); backward adds the gradient of price * its mean, `where`."""
+
+    @staticmethod
+    def forward(ctx: Any, left: Tensor, where: Tensor, price: float) -> Tensor:
+        ctx.slope = where * (price / left.numel())
+        return left.view_as(left)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        return grad + ctx.slope, None, None
