@@ -3,7 +3,7 @@ import random
 import pytest
 
 from runnel.codecs.bytes import Bytes
-from runnel.drafters import Draft, Drafter, corpus
+from runnel.drafters import Draft, Drafter, corpus, hidden_transfer
 from runnel.drafters.corpus import Config, Corpus
 from runnel.generation import generate
 from tests.decoding.support import RAGGED, sharp, stepped
@@ -118,3 +118,12 @@ def test_a_corpus_of_what_is_going_to_be_written_saves_calls(pattern):
 def test_impossible_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         Corpus(Config(**options))
+
+
+def test_the_other_drafter_is_told_where_the_model_stands():
+    model = sharp()
+    other = hidden_transfer.HiddenTransfer(hidden_transfer.Config(model, transfers=2))
+    plain = generate(model, RAGGED, 8, decoder="greedy")
+    found = generate(model, RAGGED, 8, decoder="greedy", drafter=corpus.Config(min_match=50, otherwise=other))
+    assert found.tokens == plain.tokens
+    assert found.stats["drafted"] > 0
