@@ -223,7 +223,7 @@ def test_tensorboard_missing(text, tmp_path, monkeypatch):
         ({"steps": 0}, "steps must be at least 1; got 0"),
         ({"lr": math.nan}, "lr must be a positive number; got nan"),
         ({"ema": 1.0}, r"ema must be in \[0, 1\); got 1.0"),
-        ({"optimizer": "adam"}, "optimizer must be one of adamw, muon; got 'adam'"),
+        ({"optimizer": "adam"}, "optimizer must be one of adamw, adamw8bit, muon; got 'adam'"),
         ({"patience": 2, "valid_every": None}, "patience counts validations"),
         ({"objective": "next_tok"}, "no objective is called 'next_tok'; did you mean 'next_token'?"),
     ],

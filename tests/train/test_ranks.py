@@ -13,7 +13,7 @@ import small_run
 import torch
 
 import runnel
-from runnel.train import Interrupted, Mesh, Ranks
+from runnel.train import Interrupted, Mesh, Ranks, TrainConfig
 from runnel.train.metrics import read
 from runnel.train.ranks import _of_this_start
 from runnel.types import Batch
@@ -191,3 +191,9 @@ def test_what_ranks_of_an_earlier_start_left_is_not_read(monkeypatch):
     assert first[1].check(["word"]) and not second[0].check(["word"])
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
     assert not _of_this_start(store, 2).check(["word"])
+
+
+@pytest.mark.parametrize("option", [{"offload": True}, {"shard_precision": "bfloat16"}])
+def test_what_belongs_to_shard_is_refused_without_it(option):
+    with pytest.raises(ValueError, match="offload and shard_precision are options of shard; got shard=False"):
+        TrainConfig(steps=1, **option)

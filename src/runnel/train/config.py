@@ -34,8 +34,8 @@ class TrainConfig:
     chunk: tokens of a row that are held at once (`over_time.py`); None holds whole rows.
     recompute: keep only each layer's input, and compute the layer again in the backward pass.
     shard: each of several ranks keeps its share of weights, gradients and optimiser state (FSDP2).
-    shard_precision: what sharded weights are gathered and multiplied in; "bfloat16" halves what is sent. Gradients are
-        summed and weights kept in what they are in.
+    shard_precision: what sharded weights are gathered and multiplied in; "bfloat16" halves the bytes. Gradients are
+        summed and weights kept in what they are in. One process gathers nothing and rounds nothing.
     offload: with `shard`, what a rank keeps waits in the CPU's memory, where the optimiser takes its step.
     precision: "float32", or "bfloat16" for autocast (weights and optimiser state stay as they are).
     ema: decay of the exponential moving average of the weights, which is then what is validated and exported.
