@@ -1,11 +1,15 @@
 """Clients that were written for other servers, unmodified. They are large: `make test-all`, where they are there."""
 
 import math
+import subprocess
+import sys
+from importlib.util import find_spec
 
 import pytest
 
 import runnel
 from tests.serve.conftest import serving
+from tests.serve.support import completion
 
 pytestmark = [pytest.mark.thorough, pytest.mark.filterwarnings("ignore")]
 PAIRS = [("one and", " one"), ("a much longer beginning of a text", " of words"), ("x", "y"), ("é", "ü, ñ")]
@@ -86,3 +90,17 @@ def test_litellm_is_refused_what_is_wrong(lite):
         litellm.completion(model="openai/small", messages=HELLO, temperature=-1, **where)
     with pytest.raises(litellm.NotFoundError):
         litellm.completion(model="openai/other", messages=HELLO, **where)
+
+
+@pytest.mark.timeout(7200)
+def test_schemathesis_finds_no_fault_of_the_server(run):
+    """A thousand cases of every operation, by what the server says of itself."""
+    if find_spec("schemathesis") is None:
+        pytest.skip("needs schemathesis")
+    with serving(run, max_tokens=32, deadline=20.0) as client:
+        cases = ["--max-examples", "1000", "--seed", "0", "--phases", "examples,coverage,fuzzing"]
+        checks = ["--checks", "not_a_server_error", "--suppress-health-check", "all", "--warnings", "off"]
+        command = [sys.executable, "-m", "schemathesis.cli", "run", f"{client.base_url}/openapi.json"]
+        done = subprocess.run([*command, *cases, *checks, "--no-color"], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+        assert completion(client, "still there", max_tokens=1)
