@@ -312,7 +312,7 @@ def _load(found: dict[str, Any]) -> Iterable[str]:
     yield f"- {found['times_one_stream']} times the tokens of one stream (wanted: 4)."
     yield f"- The late gap (p99) is {together['gap_p99_over_median']} times the median (wanted: under 10)."
     yield f"- {together['answers']} answers, {together['errors']} errors; {found['answers_unlike_alone']} differ from"
-    yield f"  what the same request is answered alone. Of {IN_PROCESS} answers alone, {found['alone_unlike_in_process']}"
+    yield f"  what the same request is answered alone. {found['alone_unlike_in_process']} of {IN_PROCESS} answers alone"
     yield "  differ from the library's in another process."
     yield f"- Memory of the server: {found['memory_mb_early']} MB after {found['memory_from_second']} s,"
     yield f"  {found['memory_mb_late']} MB at the end.\n"
@@ -339,7 +339,7 @@ def _peer(found: dict[str, Any]) -> Iterable[str]:
         yield f"| {name} | {' / '.join(map(str, rates))} | {sum(row['errors'] for row in rounds)} |"
     ours = [rate for name, rate in many.items() if name.startswith("runnel")]
     theirs = [rate for name, rate in many.items() if not name.startswith("runnel")]
-    if ours and theirs:
+    if ours and any(theirs):
         yield f"\nSide by side: {ours[0] / max(theirs):.1f} times the tokens of the faster of theirs (wanted: 3).\n"
 
 
@@ -356,7 +356,8 @@ def _document(found: dict[str, Any]) -> Iterable[str]:
     yield "## A long document\n"
     yield f"{found['tokens']} tokens: {found['read_seconds']} s to the first token after it. From its state of"
     yield f"{found['state_bytes']} bytes, which a server that was started anew reads from disk:"
-    yield f"{found['resumed_ms']} ms, {found['times_sooner']} times sooner (wanted: 100); {found['resumed_again_ms']} ms from memory. The token"
+    yield f"{found['resumed_ms']} ms, {found['times_sooner']} times sooner (wanted: 100);"
+    yield f"{found['resumed_again_ms']} ms from memory. The token"
     yield "is the same.\n" if found["same_token"] else "differs.\n"
 
 
