@@ -89,6 +89,7 @@ def _copy_beside(source: Path, target: Path) -> None:
 def load(folder: str | Path, dtype: torch.dtype | None = None) -> Model:
     """The model of a folder in the Hugging Face layout. dtype: of its weights; as they are when left out.
 
+    Weights that the files have alike are views of them: the folder must stay as it is while the model is used.
     ValueError when something is missing, damaged, of another shape or not supported; FileNotFoundError without files.
     """
     path = fetched(folder)
