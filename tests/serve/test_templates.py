@@ -99,3 +99,13 @@ def test_a_conversation_goes_on_from_its_state(
         text, found = answered(run, prompt, state=state)
         assert text.removeprefix(" ") == answer
         state, read = found.state, [*read, *prompt[bool(read) :], *found.tokens[0]]
+
+
+def test_commands_begin_and_end_texts_as_the_tokenizer_does(run, in_process, tmp_path):  # noqa: F811
+    text, found = answered(run, [BEGIN, *codecs.load(run).encode("abc")])
+    assert found.ended == ["eos"]
+    asked = ["generate", run, "--prompt", "abc", "--temperature", 0, "--max-tokens", 24]
+    assert json.loads(in_process([*asked, "--json"], tmp_path)[1])["samples"][0]["tokens"] == found.tokens[0]
+    assert in_process(asked, tmp_path)[1] == f"{text}\n"
+    scored = json.loads(in_process(["score", run, "--text", "abc", "--json"], tmp_path)[1])
+    assert scored["tokens"][0] == BEGIN and len(scored["tokens"]) == 4
