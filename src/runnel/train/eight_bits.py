@@ -6,6 +6,7 @@ whole blocks of 256, keep theirs in float32. A checkpoint holds codes and scales
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -19,10 +20,14 @@ PARTS = ("codes", "scale")
 
 def adamw(groups: Sequence[Mapping[str, Any]], lr: float, betas: tuple[float, float]) -> Optimizer:
     """The optimiser. ValueError where torchao is not installed."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)  # it tells of kernels for other machines
     try:
         from torchao.optim import AdamW8bit
     except ImportError:
         raise ValueError("the optimizer adamw8bit needs torchao: pip install 'runnel[eight-bits]'") from None
+    finally:
+        logging.disable(before)
     optimizer: Optimizer = AdamW8bit([dict(group) for group in groups], lr=lr, betas=betas)
     if optimizer.param_groups[0]["params"][0].device.type == "cpu":  # compiled for each shape, it would start slowly
         optimizer.step = torch.compiler.set_stance("force_eager")(optimizer.step)  # type: ignore[method-assign]
