@@ -18,7 +18,7 @@ from runnel.compare.fleet import LOOPBACK
 from tests.cli.conftest import environment
 
 pytest.importorskip("ray", reason="a fleet needs Ray: pip install 'runnel[ray]'")
-pytestmark = pytest.mark.thorough
+pytestmark = [pytest.mark.thorough, pytest.mark.timeout(900)]  # processes begin slowly on a busy machine
 
 COMMAND = (
     *(sys.executable, "-m", "runnel", "compare", "text.txt", "--models", "mingru,linear_attention", "--budget", "8s"),

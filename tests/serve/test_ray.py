@@ -24,7 +24,7 @@ from tests.serve.support import alone, completion, parts_of, text_of
 pytest.importorskip("ray", reason="the Ray Serve application needs Ray: pip install 'runnel[serve,ray]'")
 
 BIN = Path(sys.executable).parent
-pytestmark = pytest.mark.thorough
+pytestmark = [pytest.mark.thorough, pytest.mark.timeout(900)]  # processes begin slowly on a busy machine
 
 
 @pytest.fixture(scope="module")

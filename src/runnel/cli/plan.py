@@ -107,19 +107,17 @@ def _show_groups(work: Workload, lengths: list[int], cluster: Cluster, json: boo
         raise ValueError("--lengths needs one more package: pip install 'runnel[packing]'")
     config = sequence_groups.costs(work, cluster)
     found, even = sequence_groups.plan(lengths, cluster.count, config), sequence_groups.even(lengths, cluster, config)
-    groups = [
-        {"devices": degree, "rows": [lengths[row] for row in rows]}
-        for degree, rows in zip(found.degrees, found.rows, strict=True)
-    ]
+    groups = [(degree, [lengths[row] for row in rows]) for degree, rows in zip(found.degrees, found.rows, strict=True)]
     if json:
-        _screen.print_json({"groups": groups, "seconds": found.seconds, "even": even and asdict(even)})
+        told = [{"devices": degree, "rows": rows} for degree, rows in groups]
+        _screen.print_json({"groups": told, "seconds": found.seconds, "even": even and asdict(even)})
         return
-    for group in groups:
-        print(f"{group['devices']} devices: rows of {_counted(group['rows'])} tokens")
-    beside = (
-        f"groups of {even.degrees[0]} devices each take {even.seconds:.3g} s" if even else "groups of one size do not"
-    )
-    print(f"a step of {found.seconds:.3g} s; {beside}")
+    for degree, rows in groups:
+        print(f"{degree} devices: " + (f"rows of {_counted(rows)} tokens" if rows else "nothing"))
+    alike = "rows fit into no groups of one size"
+    if even is not None:
+        alike = f"groups of {even.degrees[0]} devices each take {even.seconds:.3g} s"
+    print(f"a step of {found.seconds:.3g} s; {alike}")
 
 
 def _counted(lengths: list[int]) -> str:
