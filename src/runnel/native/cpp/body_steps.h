@@ -301,6 +301,31 @@ inline float soften(float* scores, int64_t count) {
   return 1.0f / sum_of(total);
 }
 
+// y = y + weight_j v_j over the keys [begin, end) for Q queries at once, so that enough sums are in flight; after the
+// last key they are divided by the sum of the weights.
+template <int Q>
+inline void add_values(const AttendStep& s, const AttendQuery* queries, int64_t begin, int64_t end,
+                       const float* const* values) {
+  if (begin >= end) return;
+  const float* weights[Q];
+  for (int i = 0; i < Q; ++i) weights[i] = queries[i].scores - queries[i].begin;
+  for_columns(s.values, [&](auto columns) {
+    constexpr int B = blocks(columns);
+    F16 sum[Q][B];
+    for (int i = 0; i < Q; ++i)
+      for (int b = 0; b < B; ++b) sum[i][b] = columns.at(queries[i].y, b);
+    for (int64_t j = begin; j < end; ++j)
+      for (int b = 0; b < B; ++b) {
+        const F16 value = columns.at(values[j], b);
+        for (int i = 0; i < Q; ++i) sum[i][b] = weights[i][j] * value + sum[i][b];
+      }
+    for (int i = 0; i < Q; ++i) {
+      const float last = end == queries[i].end ? queries[i].inverse : 1.0f;
+      for (int b = 0; b < B; ++b) columns.put(queries[i].y, b, last * sum[i][b]);
+    }
+  });
+}
+
 // y = softmax(scale q . k_j) v_j for queries that look at one list of keys and values, each at its own part of it.
 void attend_step(const AttendStep& s, AttendQuery* queries, int64_t count, const float* const* keys,
                  const float* const* values) {
@@ -309,32 +334,22 @@ void attend_step(const AttendStep& s, AttendQuery* queries, int64_t count, const
     begin = queries[i].begin < begin ? queries[i].begin : begin;
     end = queries[i].end > end ? queries[i].end : end;
   }
-  const auto for_blocks_of_keys = [&](auto&& visit) {
-    for (int64_t first = begin; first < end; first += kKeysAtOnce)
-      for (int64_t i = 0; i < count; ++i) {
-        const AttendQuery& query = queries[i];
-        const int64_t from = query.begin > first ? query.begin : first;
-        const int64_t to = query.end < first + kKeysAtOnce ? query.end : first + kKeysAtOnce;
-        if (from < to) visit(query, from, to);
-      }
+  const auto from = [&](int64_t i, int64_t first) { return queries[i].begin > first ? queries[i].begin : first; };
+  const auto to = [&](int64_t i, int64_t first) {
+    return queries[i].end < first + kKeysAtOnce ? queries[i].end : first + kKeysAtOnce;
   };
-  for_blocks_of_keys([&](const AttendQuery& query, int64_t from, int64_t to) {
-    scores_of_query(s, query.q, keys, from, to, query.scores - query.begin);
-  });
+  for (int64_t first = begin; first < end; first += kKeysAtOnce)
+    for (int64_t i = 0; i < count; ++i)
+      scores_of_query(s, queries[i].q, keys, from(i, first), to(i, first), queries[i].scores - queries[i].begin);
   for (int64_t i = 0; i < count; ++i) {
     queries[i].inverse = soften(queries[i].scores, queries[i].end - queries[i].begin);
     for (int64_t v = 0; v < s.values; ++v) queries[i].y[v] = 0.0f;
   }
-  for_blocks_of_keys([&](const AttendQuery& query, int64_t from, int64_t to) {
-    const float* weights = query.scores - query.begin;
-    const float last = to == query.end ? query.inverse : 1.0f;
-    for_columns(s.values, [&](auto columns) {
-      constexpr int B = blocks(columns);
-      F16 sum[B];
-      for (int i = 0; i < B; ++i) sum[i] = columns.at(query.y, i);
-      for (int64_t j = from; j < to; ++j)
-        for (int i = 0; i < B; ++i) sum[i] = weights[j] * columns.at(values[j], i) + sum[i];
-      for (int i = 0; i < B; ++i) columns.put(query.y, i, last * sum[i]);
-    });
-  });
+  for (int64_t first = begin; first < end; first += kKeysAtOnce)
+    for (int64_t i = 0; i < count;) {
+      const int64_t begins = from(i, first), ends = to(i, first);
+      const bool two = i + 1 < count && from(i + 1, first) == begins && to(i + 1, first) == ends;
+      (two ? add_values<2> : add_values<1>)(s, queries + i, begins, ends, values);
+      i += two ? 2 : 1;
+    }
 }

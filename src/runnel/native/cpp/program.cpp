@@ -117,6 +117,7 @@ class Run {
     for (int64_t row = 0; row < nodes_.batch; ++row)
       for (size_t leaf = 0; leaf < program_.leaves_.size() && of_row_[row].empty(); ++leaf) {
         const int64_t size = program_.leaves_[leaf];
+        if (size == 0) continue;  // such a leaf has no address
         std::memcpy(at<float>(call_.state_after[leaf]) + row * size,
                     at<const float>(call_.state_before[leaf]) + row * size, size * sizeof(float));
       }
