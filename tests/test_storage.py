@@ -86,3 +86,12 @@ def test_every_dtype_that_is_read_is_written_so_that_safetensors_reads_it(tmp_pa
         assert file.metadata() == {"note": "\u4e2d"}
         for name, tensor in made.items():
             assert torch.equal(file.get_tensor(name), tensor) and file.get_tensor(name).dtype == tensor.dtype
+
+
+def test_tensors_without_numbers_are_kept(tmp_path):
+    tensors = {"rows": torch.zeros(5, 0).double(), "none": torch.zeros(0), "one": torch.ones(1).char()}
+    write_tensors(tmp_path / "some.safetensors", tensors, {})
+    found, _ = read_tensors(tmp_path / "some.safetensors")
+    assert {name: (t.shape, t.dtype) for name, t in found.items()} == {
+        n: (t.shape, t.dtype) for n, t in tensors.items()
+    }

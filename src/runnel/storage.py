@@ -67,7 +67,8 @@ def _write_safetensors(path: Path, tensors: Mapping[str, Tensor], meta: dict[str
     with path.open("wb") as file:
         file.write(len(written).to_bytes(8, "little") + written)
         for name in names:
-            file.write(tensors[name].detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+            if tensors[name].numel():  # one without numbers cannot be viewed as bytes
+                file.write(tensors[name].detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
