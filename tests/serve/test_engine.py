@@ -178,3 +178,19 @@ def test_rows_take_back_what_they_cannot_keep():
     for token in b"xyz":
         row.take(token, law, float(law[token]))
     assert (row.ended, row.stop_text.text) == ("stop", b"a")
+
+
+def test_times_that_are_noted_together_are_those_of_a_histogram():
+    from prometheus_client import CollectorRegistry, Histogram, generate_latest
+
+    from runnel.serve.metrics import SHORT, Times
+
+    ours, theirs = CollectorRegistry(), CollectorRegistry()
+    together = Times("waits", "Waits.", SHORT, ours)
+    apart = Histogram("waits", "Waits.", buckets=SHORT, registry=theirs)
+    for seconds, count in ((0.0005, 3), (0.25, 2), (99.0, 1), (0.0, 4)):
+        together.note(seconds, count)
+        for _ in range(count):
+            apart.observe(seconds)
+    expected = [line for line in generate_latest(theirs).decode().splitlines() if "created" not in line]
+    assert generate_latest(ours).decode().splitlines() == expected
