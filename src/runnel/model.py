@@ -450,8 +450,8 @@ def load(folder: str | Path) -> Model:
     if {n: t.shape for n, t in own.items()} != {n: t.shape for n, t in tensors.items()}:
         raise ValueError(f"{folder / 'model.safetensors'} does not fit {folder / 'config.json'}")
     for name, parameter in model.named_parameters():
-        parameter.data = tensors.pop(name)  # also in its dtype: a model may have several
-    model.load_state_dict(tensors, strict=False)
+        parameter.data = parameter.data.to(tensors[name].dtype)  # a model may have several
+    model.load_state_dict(tensors, strict=False)  # copied: where a tensor lies in a file may decide its sums' last bits
     return model
 
 
