@@ -8,6 +8,7 @@ is begun again, and goes on from the last checkpoint of its run.
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -18,6 +19,9 @@ LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 """When this is 0 in Ray's environment, its processes listen at 127.0.0.1 alone, on every system."""
 RETRIES = 3
 """How often a task is begun again when its worker dies."""
+
+PATIENCE = 10.0
+"""Seconds that somebody has to answer at an address."""
 
 
 def connected(address: str) -> Any:
@@ -32,6 +36,7 @@ def connected(address: str) -> Any:
         import ray
     except ModuleNotFoundError:
         raise ValueError("--ray needs one more package: pip install 'runnel[ray]'") from None
+    _check_answers(address)
     quiet = {"log_to_driver": False, "configure_logging": False, "ignore_reinit_error": True}
     try:
         ray.init(address, **quiet, **({"include_dashboard": False} if address == LOCAL else {}))
@@ -39,6 +44,16 @@ def connected(address: str) -> Any:
         reason = str(error).partition("\n")[0]
         raise ValueError(f"--ray must be the address of a running Ray cluster, or local; {address}: {reason}") from None
     return ray
+
+
+def _check_answers(address: str) -> None:
+    """ValueError at once when nobody listens at HOST:PORT; Ray itself would try for minutes."""
+    host, _, port = address.rpartition("/")[2].rpartition(":")
+    if port.isdecimal():
+        try:
+            socket.create_connection((host, int(port)), PATIENCE).close()
+        except OSError as error:
+            raise ValueError(f"--ray must be the address of a running Ray cluster; {address}: {error}") from None
 
 
 def cores(address: str) -> int:
