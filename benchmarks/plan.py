@@ -21,7 +21,8 @@ from runnel.cli._calibrated import arranged, measured
 from runnel.cli.plan import parse_length, workload
 from runnel.objectives import next_token
 from runnel.plans import Cluster, Workload, _calibration
-from runnel.plans.redundant_sharding import Layout, estimate, plans
+from runnel.plans._layouts import Layout, estimate
+from runnel.plans.redundant_sharding import plans
 from runnel.train import Mesh, Ranks, TrainConfig, opened, optim, sharding
 from runnel.types import Batch
 

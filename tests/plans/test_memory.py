@@ -4,7 +4,7 @@ import many
 import pytest
 
 from runnel.plans import Cluster, Device
-from runnel.plans.redundant_sharding import Layout, estimate
+from runnel.plans._layouts import Layout, estimate
 from runnel.train import Mesh
 
 D_MODEL, VOCAB, LENGTH, ROWS = 32, 96, 2048, 4

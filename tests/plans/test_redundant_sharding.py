@@ -3,7 +3,8 @@
 import pytest
 
 from runnel.plans import Cluster, Workload
-from runnel.plans.redundant_sharding import Config, Layout, estimate, plans, reference
+from runnel.plans._layouts import Config, Layout, estimate
+from runnel.plans.redundant_sharding import plans, reference
 
 BILLION = Workload(
     parameters=1_000_000_000,

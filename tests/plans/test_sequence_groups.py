@@ -7,7 +7,8 @@ import pytest
 
 pytest.importorskip("scipy", reason="integer programs need scipy")
 
-from runnel.plans.sequence_groups import Config, assign, makespan, partitions, plan, reference
+from runnel.plans._group_costs import Config, makespan
+from runnel.plans.sequence_groups import assign, partitions, plan, reference
 
 SMALL = Config(quadratic=1e-4, linear=1e-2, start=0.5, exchange=1e-2, memory=40, node=2, slower=10)
 

@@ -16,7 +16,7 @@ from runnel import catalog
 from runnel.objectives import next_token
 from runnel.plans import Measured, Workload, divisors
 from runnel.plans._calibration import curve, keeping, kept, pace, seconds
-from runnel.plans.redundant_sharding import Config
+from runnel.plans._layouts import Config
 from runnel.train import Mesh, Ranks, TrainConfig, optim, sharding
 from runnel.types import Batch
 

@@ -15,7 +15,7 @@ from runnel.cli import _screen, _training
 if TYPE_CHECKING:
     from runnel.ops.attend import KeyValues
     from runnel.plans import Cluster, Workload
-    from runnel.plans.redundant_sharding import Plan
+    from runnel.plans._layouts import Plan
     from runnel.state import Memory
 
 UNITS = {"k": 1 << 10, "M": 1 << 20}
@@ -101,11 +101,11 @@ def parse_rows(text: str) -> list[int]:
 
 
 def _show_groups(work: Workload, lengths: list[int], cluster: Cluster, json: bool) -> None:
-    from runnel.plans import sequence_groups
+    from runnel.plans import _group_costs, sequence_groups
 
     if find_spec("scipy") is None:
         raise ValueError("--lengths needs one more package: pip install 'runnel[packing]'")
-    config = sequence_groups.costs(work, cluster)
+    config = _group_costs.costs(work, cluster)
     found, even = sequence_groups.plan(lengths, cluster.count, config), sequence_groups.even(lengths, cluster, config)
     groups = [(degree, [lengths[row] for row in rows]) for degree, rows in zip(found.degrees, found.rows, strict=True)]
     if json:
@@ -182,7 +182,7 @@ def _row(plan: Plan) -> list[str]:
 
 
 def _why(found: list[Plan], memory: float) -> list[str]:
-    from runnel.plans.redundant_sharding import reasons
+    from runnel.plans._reasons import reasons
 
     best, possible = found[0], sum(plan.fits for plan in found)
     if not best.fits:
