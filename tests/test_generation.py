@@ -38,13 +38,13 @@ def test_greedy_is_the_same_with_every_drafter(pattern):
 def test_the_same_seed_writes_the_same_text(pattern):
     model = sharp(pattern)
     options = {"max_new_tokens": 12, "temperature": 0.9, "top_k": 4, "top_p": 0.95, "min_p": 0.01}
-    expected = generate(model, RAGGED, seed=[3, 6, 8], **options)
+    expected = generate(model, RAGGED, seed=[3, 6, 7], **options)
     assert len({tuple(tokens) for tokens in expected.tokens}) == 3
     for drafter in drafters(pattern):
-        found = generate(model, RAGGED, seed=[3, 6, 8], drafter=drafter, prefill_chunk=3, **options)
+        found = generate(model, RAGGED, seed=[3, 6, 7], drafter=drafter, prefill_chunk=3, **options)
         assert found.tokens == expected.tokens, drafter
         torch.testing.assert_close(torch.tensor(found.logprobs), torch.tensor(expected.logprobs), rtol=0, atol=1e-9)
-    other_rows = generate(model, [RAGGED[2], [3, 3], RAGGED[0]], seed=[8, 0, 3], drafter="suffix", **options)
+    other_rows = generate(model, [RAGGED[2], [3, 3], RAGGED[0]], seed=[7, 0, 3], drafter="suffix", **options)
     assert [other_rows.tokens[2], other_rows.tokens[0]] == [expected.tokens[0], expected.tokens[2]]
 
 

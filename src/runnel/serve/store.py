@@ -45,6 +45,8 @@ CREATE INDEX IF NOT EXISTS clock ON states (used);
 CREATE INDEX IF NOT EXISTS sizes ON states (bytes);
 """
 WAL = "wal"
+BALLAST = 128 << 10
+"""Bytes of a file that gives way where the disk is so full that the index cannot note what goes."""
 NOW = "(SELECT COALESCE(MAX(used), 0) + 1 FROM states)"
 """A clock that counts uses, the same for all processes."""
 
@@ -91,6 +93,7 @@ def claim(folder: Path, journal: str = WAL) -> FileLock:
     bodies.mkdir(parents=True, exist_ok=True)
     lock = hold(folder)
     _secret(folder / "secret")
+    _lay_ballast(folder)
     index = _index(folder, journal)
     known = {row[0] for row in index.execute("SELECT id FROM states")}
     there = {path.stem for path in bodies.glob("*.safetensors")}
@@ -221,10 +224,16 @@ class Store:
 
     def drop(self, entry: Entry) -> None:
         """Forget an entry. Full when the index cannot be written; its file is gone all the same."""
+        line = "DELETE FROM states WHERE id = ?", (entry.id,)
         with self._lock:
             self._body(entry.id).unlink(missing_ok=True)  # first: the index needs room to be written
             self._forget(entry.id)
-            self._note("DELETE FROM states WHERE id = ?", (entry.id,))
+            try:
+                self._note(*line)
+            except Full:
+                (self.folder / "ballast").unlink(missing_ok=True)
+                self._note(*line)
+            _lay_ballast(self.folder)
         self.on_drop(entry)
 
     def file(self, entry: Entry) -> Path:
@@ -322,6 +331,13 @@ def _index(folder: Path, journal: str) -> sqlite3.Connection:
     index.execute("PRAGMA synchronous = FULL")
     index.executescript(SCHEMA)
     return index
+
+
+def _lay_ballast(folder: Path) -> None:
+    """Where there is none, and room for it."""
+    if not (folder / "ballast").exists():
+        with contextlib.suppress(OSError):
+            write_atomically(folder / "ballast", lambda target: _write_private(target, bytes(BALLAST)))
 
 
 def _secret(path: Path) -> bytes:
