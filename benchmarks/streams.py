@@ -21,6 +21,8 @@ from urllib.parse import urlsplit
 
 Request = dict[str, Any]
 PATH = "/v1/completions"
+PATIENCE = 120
+"""Seconds after which an answer that has not ended counts as an error."""
 
 
 class Connection(asyncio.Protocol):
@@ -44,12 +46,12 @@ class Connection(asyncio.Protocol):
             self.ended.set_exception(ConnectionError("the server closed the connection"))
 
     async def answer(self, asked: Request) -> Answer:
-        """ValueError for what is no answer."""
+        """ValueError for what is no answer, TimeoutError for what does not end."""
         self._begin()
         body, begun = json.dumps({**asked, "stream": True}).encode(), time.perf_counter()
         head = f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         self.transport.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
-        await self.ended
+        await asyncio.wait_for(self.ended, PATIENCE)
         return _read(bytes(self.raw), self.came, begun)
 
 
