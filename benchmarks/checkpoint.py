@@ -23,10 +23,10 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file
-from side_by_side import circumstances, in_turn, ratio, show, timed
 from torch import Tensor
 
 from runnel import interop
+from runnel.bench.side_by_side import circumstances, in_turn, ratio, show, timed
 from runnel.interop import folder as folders
 
 LLAMA = {

@@ -18,11 +18,11 @@ from statistics import median
 from typing import Any
 
 import torch
-from side_by_side import circumstances, in_turn, ratio, show, timed
-from torch.nn.functional import cross_entropy
 
 import runnel
 from runnel import catalog
+from runnel.bench.side_by_side import circumstances, in_turn, ratio, show, timed
+from runnel.bench.steps import Step, step_of
 from runnel.compare.entrants import Entrant, parse_entrants
 from runnel.model import Model
 
@@ -94,17 +94,11 @@ def _measured(entrant: Entrant, bases: dict[str, Model], length: int, repeats: i
     }
 
 
-def _step(model: Model, length: int) -> Any:
-    tokens = torch.randint(0, VOCAB, (1, length), generator=torch.Generator().manual_seed(0))
-
-    def step() -> None:
-        model.zero_grad(set_to_none=True)
-        cross_entropy(model(tokens)[0][0, :-1], tokens[0, 1:]).backward()
-
-    return step
+def _step(model: Model, length: int) -> Step:
+    return step_of(model, lambda tokens: model(tokens)[0], length)
 
 
-def _tokens(packed: Any) -> Any:
+def _tokens(packed: Any) -> Step:
     """STEPS single tokens after a short text."""
     token = torch.zeros(1, 1, dtype=torch.long)
     _, begun = packed(torch.zeros(1, 8, dtype=torch.long))

@@ -27,11 +27,11 @@ from typing import Any
 
 import httpx
 import torch
-from side_by_side import circumstances, installed, show
 from streams import Load, Request, load
 
 import runnel
 from runnel import codecs, interop
+from runnel.bench.side_by_side import circumstances, installed, show
 from runnel.serve.server import model_of
 
 PROMPTS = ("def main(", "import os\n", "class Stream:\n    ", "# A small state,", "for i in range(10):\n    ")
