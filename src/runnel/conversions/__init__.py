@@ -59,6 +59,11 @@ class Conversion(ABC):
                 raise ValueError(f"{self.target} has no place for attention's {field.name}={value!r}")
 
 
+def shapes(attention: Attention) -> dict[str, Any]:
+    """Options of a mixer that divides heads as attention does."""
+    return {"heads": attention.heads, "head_dim": attention.width, "kv_heads": attention.groups}
+
+
 def same(attention: Attention, config: type[Any]) -> dict[str, Any]:
     """Options that a mixer shares with attention, where this one's are not the defaults. config: the mixer's Config."""
     defaults = {field.name: field.default for field in dataclasses.fields(config)}

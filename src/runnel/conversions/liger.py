@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import sigmoid
 
-from runnel.conversions import Conversion, same
+from runnel.conversions import Conversion, same, shapes
 from runnel.mixers import liger
 from runnel.mixers.attention import Attention
 from runnel.patterns import Part
@@ -37,8 +37,7 @@ class ToLiger(Conversion):
     config: Config
 
     def part(self, attention: Attention) -> Part:
-        own = {"heads": attention.heads, "head_dim": attention.width, "kv_heads": attention.groups}
-        return Part("liger", {**own, "window": self.config.window, **same(attention, liger.Config)})
+        return Part("liger", {**shapes(attention), "window": self.config.window, **same(attention, liger.Config)})
 
     def transfer(self, attention: Attention, made: liger.Liger) -> None:
         made.load_state_dict(attention.state_dict())

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import layer_norm
 
-from runnel.conversions import Conversion, Projections, same
+from runnel.conversions import Conversion, Projections, same, shapes
 from runnel.mixers import supra
 from runnel.mixers.attention import Attention
 from runnel.ops.rope import rope
@@ -35,8 +35,7 @@ class ToSupra(Conversion):
     config: Config
 
     def part(self, attention: Attention) -> Part:
-        shapes = {"heads": attention.heads, "head_dim": attention.width, "kv_heads": attention.groups}
-        return Part("supra", {**shapes, **same(attention, supra.Config)})
+        return Part("supra", {**shapes(attention), **same(attention, supra.Config)})
 
     def transfer(self, attention: Attention, made: supra.Supra) -> None:
         q, k, v, out = Projections.of(attention)

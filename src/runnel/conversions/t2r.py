@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from runnel.conversions import Conversion, same
+from runnel.conversions import Conversion, same, shapes
 from runnel.mixers import t2r
 from runnel.mixers.attention import Attention
 from runnel.patterns import Part
@@ -36,8 +36,7 @@ class ToT2R(Conversion):
     config: Config
 
     def part(self, attention: Attention) -> Part:
-        own = {"heads": attention.heads, "head_dim": attention.width, "kv_heads": attention.groups}
-        return Part("t2r", {**own, "features": self.config.features, **same(attention, t2r.Config)})
+        return Part("t2r", {**shapes(attention), "features": self.config.features, **same(attention, t2r.Config)})
 
     def transfer(self, attention: Attention, made: t2r.T2R) -> None:
         made.load_state_dict({**made.state_dict(), **attention.state_dict()})

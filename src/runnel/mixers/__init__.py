@@ -2,20 +2,75 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import normalize, rms_norm, silu
 
+from runnel import catalog
 from runnel.lineage import Lineage
-from runnel.mixer import RMSNorm, linear, parameter
+from runnel.mixer import Mixer, RMSNorm, grouped_heads, linear, parameter
 from runnel.ops import conv
+from runnel.ops.rope import rope, scaling
 from runnel.state import Memory
 
 
 def slopes(heads: int, like: Tensor) -> Float[Tensor, "H"]:
     """2^(-8 h / H) for h = 1..H, as in ALiBi (2021, arXiv:2108.12409): rates of forgetting, from fast to slow."""
     return 2 ** (-8 * torch.arange(1, heads + 1, dtype=like.dtype, device=like.device) / heads)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttentionConfig:
+    """Options of attention that say what its weights are; see `mixers/attention`."""
+
+    heads: int | None = None
+    head_dim: int | None = None
+    kv_heads: int | None = None
+    rope_base: float = 10_000.0
+    rope: dict[str, Any] | None = None
+    rotated: int | None = None
+    qk_norm: bool = False
+    norm_eps: float = 1e-6
+    norm_offset: float = 0.0
+    bias: bool = False
+    out_bias: bool = False
+
+
+class AttentionWeights(Mixer):
+    """A mixer with the weights of attention under attention's names, so that a layer of the one can be read as one of
+    the other. The page adds what it has of its own, then `out`.
+    """
+
+    def __init__(self, d_model: int, config: AttentionConfig) -> None:
+        super().__init__()
+        page = catalog.page_name(self)
+        heads, groups, width = grouped_heads(page, d_model, config.heads, config.head_dim, config.kv_heads)
+        self.heads, self.groups, self.width = heads, groups, width
+        self.rope_base, self.rotated = config.rope_base, config.rotated
+        self.scaling = None if config.rope is None else scaling(config.rope)
+        self.qkv = linear(d_model, (heads + 2 * groups) * width, config.bias)
+        norm = (width, config.norm_eps, config.norm_offset)
+        self.q_norm = RMSNorm(*norm) if config.qk_norm else nn.Identity()
+        self.k_norm = RMSNorm(*norm) if config.qk_norm else nn.Identity()
+
+    def _heads_of(
+        self, x: Float[Tensor, "B T D"]
+    ) -> tuple[Float[Tensor, "B T H K"], Float[Tensor, "B T G K"], Float[Tensor, "B T G K"]]:
+        """q, k and v, not yet rotated."""
+        sizes = (self.heads, self.groups, self.groups)
+        q, k, v = self.qkv(x).unflatten(-1, (-1, self.width)).split(sizes, dim=-2)
+        return self.q_norm(q), self.k_norm(k), v
+
+    def _rotated(self, y: Float[Tensor, "B T H K"], positions: Tensor) -> Float[Tensor, "B T H K"]:
+        return rope(y, positions, self.rope_base, self.scaling, self.rotated)
+
+    def _for_all(self, y: Float[Tensor, "B T G K"]) -> Float[Tensor, "B T H K"]:
+        """What a group shares, once for every head of it."""
+        return y.repeat_interleave(self.heads // self.groups, dim=-2)
 
 
 class DeltaHeads(nn.Module):

@@ -22,35 +22,24 @@ and so are the names of the weights.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from runnel.lineage import Lineage
-from runnel.mixer import Mixer, RMSNorm, grouped_heads, linear, parameter
+from runnel.mixer import linear, parameter
+from runnel.mixers import AttentionConfig, AttentionWeights
 from runnel.ops.outer import mean_scan
-from runnel.ops.rope import rope, scaling
 
 PAPERS = {"Finetuning Pretrained Transformers into RNNs": "2103.13076"}
 LEAST = 1e-3
 
 
-@dataclass(frozen=True)
-class Config:
-    heads: int | None = None
-    head_dim: int | None = None
-    kv_heads: int | None = None
+@dataclass(frozen=True, kw_only=True)
+class Config(AttentionConfig):
     features: int = 32
-    rope_base: float = 10_000.0
-    rope: dict[str, Any] | None = None
-    rotated: int | None = None
-    qk_norm: bool = False
-    norm_eps: float = 1e-6
-    norm_offset: float = 0.0
-    bias: bool = False
-    out_bias: bool = False
 
     def __post_init__(self) -> None:
         if self.features < 1:
@@ -75,23 +64,17 @@ class FeatureMap(nn.Module):
         return ((weight @ x[..., None])[..., 0] + bias).relu() + LEAST
 
 
-class T2R(Mixer):
+class T2R(AttentionWeights):
     variants = (
         {"heads": 4, "head_dim": 2, "kv_heads": 2, "features": 3},
         {"qk_norm": True, "bias": True, "out_bias": True, "rotated": 2, "norm_offset": 1.0},
     )
 
     def __init__(self, d_model: int, config: Config) -> None:
-        super().__init__()
-        heads, groups, width = grouped_heads("t2r", d_model, config.heads, config.head_dim, config.kv_heads)
-        self.config, self.heads, self.groups, self.width = config, heads, groups, width
-        self.scaling = None if config.rope is None else scaling(config.rope)
-        self.qkv = linear(d_model, (heads + 2 * groups) * width, config.bias)
-        norm = (width, config.norm_eps, config.norm_offset)
-        self.q_norm = RMSNorm(*norm) if config.qk_norm else nn.Identity()
-        self.k_norm = RMSNorm(*norm) if config.qk_norm else nn.Identity()
-        self.phi = FeatureMap(groups, width, config.features)
-        self.out = linear(heads * width, d_model, config.out_bias)
+        super().__init__(d_model, config)
+        self.config = config
+        self.phi = FeatureMap(self.groups, self.width, config.features)
+        self.out = linear(self.heads * self.width, d_model, config.out_bias)
 
     def init_state(self, batch_size: int) -> State:
         return State(self.zeros(batch_size, self.heads, self.config.features, self.width + 1))
@@ -114,12 +97,9 @@ class T2R(Mixer):
 
     def _project(self, x: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Features of q and k (B, T, H, F), values (B, T, H, K)."""
-        sizes = (self.heads, self.groups, self.groups)
-        q, k, v = self.qkv(x).unflatten(-1, (-1, self.width)).split(sizes, dim=-2)
-        base, part = self.config.rope_base, self.config.rotated
-        q, k = [self.phi(rope(y, positions, base, self.scaling, part)) for y in (self.q_norm(q), self.k_norm(k))]
-        k, v = [y.repeat_interleave(self.heads // self.groups, dim=-2) for y in (k, v)]
-        return q, k, v
+        q, k, v = self._heads_of(x)
+        q, k = [self.phi(self._rotated(y, positions)) for y in (q, k)]
+        return q, self._for_all(k), self._for_all(v)
 
     def _output(self, y: Tensor) -> Tensor:
         return self.out(y.flatten(-2).to(self.out.weight.dtype))
