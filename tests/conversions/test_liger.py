@@ -30,7 +30,7 @@ def test_half_of_a_first_token_is_its_value_and_half_its_features_product():
     model = teacher(PLAIN)
     made = convert(model, "liger(window=64)")
     first, old, new = inputs(1, 1, 32), model.mixers[0], made.mixers[0]
-    q, k, v = new._project(first)
+    q, k, v = new._heads_of(first)
     k, v = [y.repeat_interleave(2, dim=-2) for y in (k, v)]
     read = (q.softmax(-1) * k.softmax(-1)).sum(-1, keepdim=True)
     torch.testing.assert_close(new.reference(first), old.out(((0.5 * read + 0.5) * v).flatten(-2)))

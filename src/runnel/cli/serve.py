@@ -74,8 +74,7 @@ def command(
     for option, value in {**counts, "--replicas": replicas}.items():
         if value < 1:
             raise ValueError(f"{option} must be at least 1; got {value}")
-    waiting_each = queue if keys is None else max(1, queue // 2)  # no key keeps all others out
-    limits = Limits(rows, state_memory << 20, queue, waiting_each, chunk)
+    limits = Limits.asked(rows, state_memory, queue, chunk, keys)
     temporary = tempfile.TemporaryDirectory(prefix="runnel-states-")
     settings = Settings(
         run=run,

@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -49,6 +50,11 @@ class Limits:
     waiting: int = 256
     waiting_each: int = 128
     chunk: int = 128
+
+    @classmethod
+    def asked(cls, rows: int, megabytes: int, waiting: int, chunk: int, keys: Path | None) -> Limits:
+        """As an operator says them. keys: where there are several, none keeps all others out of the queue."""
+        return cls(rows, megabytes << 20, waiting, waiting if keys is None else max(1, waiting // 2), chunk)
 
 
 @dataclass(frozen=True)

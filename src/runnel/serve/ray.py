@@ -80,7 +80,6 @@ class Options(BaseModel):
     deadline: float = Field(600.0, gt=0)
 
     def settings(self) -> Settings:
-        waiting_each = self.queue if self.keys is None else max(1, self.queue // 2)
         return Settings(
             run=self.run.resolve(),
             states=self.states.resolve(),
@@ -90,7 +89,7 @@ class Options(BaseModel):
             drafter=self.drafter,
             keys=None if self.keys is None else self.keys.resolve(),
             force=self.force,
-            limits=Limits(self.rows, self.state_memory << 20, self.queue, waiting_each, self.chunk),
+            limits=Limits.asked(self.rows, self.state_memory, self.queue, self.chunk, self.keys),
             max_tokens=self.max_tokens,
             deadline=self.deadline,
             budget=Budget(self.memory << 20, self.disk << 20),
