@@ -62,8 +62,10 @@ class DLinear(WindowModel):
         if self.config.kernel is not None:
             trend = moving_average(x, self.config.kernel)  # eq. (1)
             parts = [trend, x - trend]
-        mapped = torch.stack([p.transpose(1, 2)[:, :, None] for p in parts]) @ self.weight[:, None]  # (.., B, C, 1, HK)
-        y = mapped.sum(0)[:, :, 0] + self.bias  # eq. (2)
+        rows = torch.stack(parts).permute(0, 3, 1, 2)  # (parts, C, B, L)
+        rows = rows.unflatten(1, (self.weight.shape[1], -1)).flatten(2, 3)  # a map and all the rows that it is for
+        mapped = (rows @ self.weight).sum(0) + self.bias[:, None]  # eq. (2)
+        y = mapped.unflatten(1, (-1, len(x))).flatten(0, 1).transpose(0, 1)  # (B, C, HK)
         return y.unflatten(-1, (self.shape.horizon, self.shape.outputs)).transpose(1, 2)
 
 
