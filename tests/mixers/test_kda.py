@@ -8,13 +8,13 @@ def test_with_decays_that_all_channels_share_it_is_the_gated_delta_rule():
     """Weights of gated_deltanet, whose decay is one number per head, give its outputs up to the output gate."""
     kda, gated = mixer("kda"), mixer("gated_deltanet")
     with torch.no_grad():
-        kda.decay[1].weight.copy_(kda.decay[1].weight[:1].expand(8, 8))
-        kda.decay_bias.fill_(-2.0)
+        kda.decay.map[1].weight.copy_(kda.decay.map[1].weight[:1].expand(8, 8))
+        kda.decay.bias.fill_(-2.0)
         gated.decay_bias.fill_(-2.0)
-        gated.log_a.copy_(kda.log_a[:, 0])
+        gated.log_a.copy_(kda.decay.log_a[:, 0])
         gated.qkv.weight.copy_(kda.inputs.project.weight)
         gated.conv_weight.copy_(kda.inputs.conv_weight)
-        shared = kda.decay[1].weight[:1] @ kda.decay[0].weight
+        shared = kda.decay.map[1].weight[:1] @ kda.decay.map[0].weight
         gated.rates.weight.copy_(torch.cat([shared, kda.beta.weight]))
         kda.gate[1].weight.zero_()
         kda.gate[1].bias.fill_(50.0)  # open

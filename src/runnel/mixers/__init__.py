@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import normalize, rms_norm, silu
+from torch.nn.functional import normalize, rms_norm, silu, softplus
 
 from runnel import catalog
 from runnel.lineage import Lineage
-from runnel.mixer import Mixer, RMSNorm, grouped_heads, linear, parameter
+from runnel.mixer import Mixer, RMSNorm, grouped_heads, linear, log_uniform_inverse_softplus, parameter
 from runnel.ops import conv
 from runnel.ops.rope import rope, scaling
 from runnel.state import Memory
@@ -123,6 +123,21 @@ class DeltaHeads(nn.Module):
 
     def _unit(self, x: Tensor) -> Tensor:
         return x * (x.square().sum(-1, keepdim=True) + self.eps).rsqrt() if self.eps else normalize(x, dim=-1)
+
+
+class ChannelDecay(nn.Module):
+    """How much every key channel keeps: log a = -exp(log_a) softplus(W_up W_down x + b), log_a one number per head."""
+
+    def __init__(self, d_model: int, heads: int, width: int, rank: int) -> None:
+        super().__init__()
+        self.heads, self.width = heads, width
+        self.map = nn.Sequential(linear(d_model, rank), linear(rank, heads * width))
+        self.bias = parameter(log_uniform_inverse_softplus(heads * width, 1e-3, 1e-1))
+        self.log_a = parameter(torch.empty(heads, 1).uniform_(1, 16).log())
+
+    def forward(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T H K"]:
+        rate = softplus(self.map(x) + self.bias).unflatten(-1, (self.heads, self.width))
+        return -self.log_a.exp() * rate
 
 
 class GatedNorm(RMSNorm):

@@ -26,11 +26,10 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import softplus
 
 from runnel.lineage import Lineage
-from runnel.mixer import Mixer, RMSNorm, head_width, linear, log_uniform_inverse_softplus, parameter
-from runnel.mixers import DeltaHeads
+from runnel.mixer import Mixer, RMSNorm, head_width, linear
+from runnel.mixers import ChannelDecay, DeltaHeads
 from runnel.ops.delta import delta_scan
 
 PAPERS = {"Kimi Linear: An Expressive, Efficient Attention Architecture": "2510.26692"}
@@ -72,9 +71,7 @@ class KimiDeltaAttention(Mixer):
         inner, rank = self.heads * self.width, config.rank or self.width
         self.inputs = DeltaHeads(d_model, self.heads, self.width, self.width, config.conv, eps=config.key_eps)
         self.beta = linear(d_model, self.heads)
-        self.decay = nn.Sequential(linear(d_model, rank), linear(rank, inner))
-        self.decay_bias = parameter(log_uniform_inverse_softplus(inner, 1e-3, 1e-1))
-        self.log_a = parameter(torch.empty(self.heads, 1).uniform_(1, 16).log())
+        self.decay = ChannelDecay(d_model, self.heads, self.width, rank)
         self.gate = nn.Sequential(linear(d_model, rank), linear(rank, inner, config.gate_bias))
         self.norm = RMSNorm(self.width, config.norm_eps)
         self.out = linear(inner, d_model)
@@ -103,8 +100,7 @@ class KimiDeltaAttention(Mixer):
 
     def _rates(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """beta (B, T, H) and log a (B, T, H, K)."""
-        rate = softplus(self.decay(x) + self.decay_bias).unflatten(-1, (self.heads, self.width))
-        return self.beta_max * self.beta(x).sigmoid(), -self.log_a.exp() * rate
+        return self.beta_max * self.beta(x).sigmoid(), self.decay(x)
 
     def _output(self, y: Tensor, x: Tensor) -> Tensor:
         return self.out(self.norm(y).flatten(-2) * self.gate(x).sigmoid())

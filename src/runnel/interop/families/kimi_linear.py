@@ -30,9 +30,9 @@ IGNORED = ("rotary_emb.inv_freq",)
 EXPERT = ("w1", "w3", "w2")
 KDA = {
     "beta.weight": "b_proj.weight",
-    "decay.0.weight": "f_a_proj.weight",
-    "decay.1.weight": "f_b_proj.weight",
-    "decay_bias": "dt_bias",
+    "decay.map.0.weight": "f_a_proj.weight",
+    "decay.map.1.weight": "f_b_proj.weight",
+    "decay.bias": "dt_bias",
     "gate.0.weight": "g_a_proj.weight",
     "gate.1.weight": "g_b_proj.weight",
     "norm.weight": "o_norm.weight",
@@ -97,7 +97,7 @@ def _delta(ours: str, own: str, theirs: parts.Theirs) -> Iterator[Entry]:
     inner = heads * width
     for mine, name in KDA.items():
         yield Entry(f"{ours}.{mine}", f"{own}.{name}")
-    yield Entry(f"{ours}.log_a", f"{own}.A_log", Shaped((heads, 1), (1, 1, heads, 1)))
+    yield Entry(f"{ours}.decay.log_a", f"{own}.A_log", Shaped((heads, 1), (1, 1, heads, 1)))
     yield Entry(f"{ours}.inputs.project.weight", tuple(f"{own}.{x}_proj.weight" for x in "qkv"), Joined((inner,) * 3))
     filters = Then((Joined((inner,) * 3), Shaped((3 * inner, taps), (3 * inner, 1, taps))))
     yield Entry(f"{ours}.inputs.conv_weight", tuple(f"{own}.{x}_conv1d.weight" for x in "qkv"), filters)
