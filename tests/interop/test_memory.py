@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ import torch
 import runnel
 from runnel import interop
 from runnel.interop import folder as folders
+from runnel.interop import mapped
 
 CONFIG = {
     "model_type": "llama", "vocab_size": 6000, "hidden_size": 512, "num_hidden_layers": 8, "num_attention_heads": 8,
@@ -24,11 +26,15 @@ small, large, out = sys.argv[1:]
 interop.import_run(small, out)  # the first time, modules are loaded too
 def peak(work):
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
-    before = status("VmRSS")
+    kinds = ["VmRSS", "RssAnon", "RssFile"]
+    before = [status(kind) for kind in kinds]
     model = work()
-    return status("VmHWM") - before
-print(peak(lambda: sum(float(p.sum()) for p in interop.load(large).parameters())))
-print(peak(lambda: interop.import_run(large, out)))
+    print(status("VmHWM") - before[0], *(status(kind) - old for kind, old in zip(kinds[1:], before[1:])))
+def read():
+    model = interop.load(large)
+    return model, sum(float(p.sum()) for p in model.parameters())
+peak(read)
+peak(lambda: interop.import_run(large, out))
 """
 
 
@@ -46,24 +52,30 @@ def checkpoints(tmp_path_factory):
     return places, model
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
-def test_the_peak_is_the_model_and_one_tensor(checkpoints, tmp_path):
-    places, model = checkpoints
-    sizes = [parameter.nbytes for parameter in model.parameters()]
-    command = [sys.executable, "-c", PROGRAM, *places, tmp_path / "run"]
+@pytest.fixture(scope="module")
+def taken(checkpoints, tmp_path_factory):
+    """Of reading, and of importing: the peak, what is left of a process's own memory, and of that of files; bytes."""
+    if sys.platform != "linux":
+        pytest.skip("the memory of a process is read from /proc")
+    command = [sys.executable, "-c", PROGRAM, *checkpoints[0], tmp_path_factory.mktemp("run")]
     ran = subprocess.run(command, capture_output=True, text=True, check=True)
-    for peak in map(int, ran.stdout.split()):
+    return [[int(size) for size in line.split()] for line in ran.stdout.splitlines()]
+
+
+def test_the_peak_is_the_model_and_one_tensor(checkpoints, taken):
+    sizes = [parameter.nbytes for parameter in checkpoints[1].parameters()]
+    for peak, _, _ in taken:
         assert peak <= sum(sizes) + 2 * max(sizes)
         assert peak >= sum(sizes) / 2  # something was measured
 
 
-def test_what_lies_in_the_file_as_the_model_has_it_is_not_copied(checkpoints):
-    """Only queries, keys and values lie apart: gate and value of the perceptrons are neighbours."""
-    (_, folder), _ = checkpoints
-    model = interop.load(folder)
-    size = (folder / "model.safetensors").stat().st_size
-    copied = {n for n, p in model.named_parameters() if p.untyped_storage().nbytes() != size}
-    assert copied == {f"layers.{i}.mixer.qkv.weight" for i in range(CONFIG["num_hidden_layers"])}
+def test_what_is_read_stays_memory_of_the_file(checkpoints, taken):
+    """Queries, keys and values, which lie apart in it, too: but for the pages where they meet."""
+    parameters = dict(checkpoints[1].named_parameters())
+    joined = sum(parameter.nbytes for name, parameter in parameters.items() if "qkv" in name)
+    _, own, of_files = taken[0]
+    assert own < joined / 4
+    assert of_files > 0.99 * sum(parameter.nbytes for parameter in parameters.values())
 
 
 def test_training_leaves_the_file_as_it_is(checkpoints):
@@ -84,3 +96,34 @@ def test_numbers_that_lie_askew_are_copied(tmp_path):
     file.write_bytes(len(header).to_bytes(8, "little") + header + torch.arange(3.0).numpy().tobytes())
     assert folders.open_tensors(tmp_path)["x"].start % 4
     assert folders.open_tensors(tmp_path)["x"].read().tolist() == [0.0, 1.0, 2.0]
+
+
+@pytest.mark.parametrize("gaps", [(0, 0, 0), (0, 8192, 4096), (0, 128, 0), (40, 96, 4000), (2, 4096, 0)])
+@pytest.mark.parametrize("rows", [(300, 100, 100), (2, 700, 1)])
+def test_parts_are_joined_wherever_they_lie(gaps, rows, tmp_path):
+    """Also where a part has no whole page, or begins elsewhere in its page than it would in the whole."""
+    values, place, parts = torch.randn(sum(rows), 512).half().split(rows), 1 << 12, []
+    content = b"x" * place
+    for value, gap in zip(values, gaps, strict=True):
+        content += b"x" * gap + value.numpy().tobytes()
+        parts.append((len(content) - value.nbytes, value))
+    (tmp_path / "file").write_bytes(content + b"x" * 10)
+    file = mapped.Mapped(tmp_path / "file")
+    found = mapped.join([mapped.Stored(file, torch.half, tuple(value.shape), start) for start, value in parts])
+    assert torch.equal(found, torch.cat(values))
+    del file, parts
+    found.add_(1.0)  # nobody else sees it
+    assert torch.equal(found, torch.cat(values) + 1.0)
+    assert (tmp_path / "file").read_bytes() == content + b"x" * 10
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="spans of a process are read from /proc")
+def test_spans_go_with_their_last_tensor(tmp_path):
+    (tmp_path / "file").write_bytes(bytes(mapped.LEAST + 3 * mapped.PAGE))
+    file = mapped.Mapped(tmp_path / "file")
+    halves = [mapped.Stored(file, torch.uint8, (mapped.LEAST // 2,), start) for start in (0, mapped.LEAST // 2 + 8192)]
+    before = Path("/proc/self/maps").read_text().count(str(tmp_path))
+    joined = mapped.join(halves)[5:]
+    assert Path("/proc/self/maps").read_text().count(str(tmp_path)) == before + 2
+    del joined
+    assert Path("/proc/self/maps").read_text().count(str(tmp_path)) == before

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from runnel import catalog, codecs
 from runnel.codecs import Codec, tokenizer
 from runnel.interop import folder as folders
+from runnel.interop.tables import Joined
 from runnel.model import Model, ModelConfig, own_tensors
 from runnel.model import load as load_run
 from runnel.model import save as save_run
@@ -108,7 +109,8 @@ def load(folder: str | Path, dtype: torch.dtype | None = None) -> Model:
                 raise ValueError(f"{name} of {path} must be {shape}; got {stored[name].shape}")
             parts.append(stored[name])
             used.add(name)
-        made = entry.how.ours([part.read() for part in parts])
+        apart = isinstance(entry.how, Joined)
+        made = [folders.joined(parts)] if apart else entry.how.ours([part.read() for part in parts])
         for name, tensor in zip(entry.our_names, made, strict=True):
             _place(model, name, tensor.to(dtype or tensor.dtype).contiguous())
             del ours[name]

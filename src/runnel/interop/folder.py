@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import json
 import math
-import mmap
 import warnings
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from runnel.interop.mapped import Mapped, Stored, join
 from runnel.storage import DTYPES, read_json, write_json, write_tensors
 
 UNNAMED = {"mamba_ssm": {"d_model", "n_layer", "ssm_cfg"}}
@@ -50,47 +50,6 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-class Mapped:
-    """A file, in memory as far as it is looked at: pages are read when they are used, and copied when written."""
-
-    def __init__(self, file: Path) -> None:
-        self.file = file
-        with file.open("rb") as stream:
-            self._pages = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
-        self.bytes: Tensor = torch.frombuffer(self._pages, dtype=torch.uint8)
-
-    def release(self, start: int, stop: int) -> None:
-        """Give back the memory of whole pages within [start, stop), none of them written to: they come again."""
-        first = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE
-        size = (stop - first) // mmap.PAGESIZE * mmap.PAGESIZE
-        if size > 0 and hasattr(mmap, "MADV_DONTNEED"):
-            self._pages.madvise(mmap.MADV_DONTNEED, first, size)
-
-
-@dataclass(frozen=True)
-class Stored:
-    """Where a tensor lies in a file of safetensors: `start` counts from the file's beginning."""
-
-    mapped: Mapped
-    dtype: torch.dtype
-    shape: tuple[int, ...]
-    start: int
-
-    @property
-    def stop(self) -> int:
-        return self.start + math.prod(self.shape) * self.dtype.itemsize
-
-    def read(self) -> Tensor:
-        """A view of the file where the numbers lie even, else a copy. The file must stay as it is meanwhile."""
-        raw = self.mapped.bytes[self.start : self.stop]
-        raw = raw.clone() if self.start % self.dtype.itemsize else raw
-        return raw.view(self.dtype).view(self.shape)
-
-    def release(self) -> None:
-        """Give back the memory that reading took; what was read and not written to stays valid."""
-        self.mapped.release(self.start, self.stop)
-
-
 @dataclass(frozen=True)
 class Unpickled:
     """A tensor of a .bin file, mapped by PyTorch."""
@@ -106,6 +65,12 @@ class Unpickled:
 
     def release(self) -> None:
         """Its pages are PyTorch's."""
+
+
+def joined(parts: Sequence[Stored | Unpickled]) -> Tensor:
+    """Tensors one after the other along the first axis, as one."""
+    stored = [part for part in parts if isinstance(part, Stored)]
+    return join(stored) if len(stored) == len(parts) else torch.cat([part.read() for part in parts])
 
 
 def open_tensors(folder: Path) -> dict[str, Stored | Unpickled]:

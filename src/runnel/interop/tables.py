@@ -35,7 +35,7 @@ class Joined:
     sizes: tuple[int, ...]
 
     def ours(self, theirs: Sequence[Tensor]) -> list[Tensor]:
-        return [_joined(theirs)]
+        return [torch.cat(list(theirs))]
 
     def theirs(self, ours: Sequence[Tensor]) -> list[Tensor]:
         return list(ours[0].split(self.sizes))
@@ -142,14 +142,3 @@ class Entry:
     def required(self, ours: Sequence[Tensor]) -> list[tuple[int, ...]]:
         """The shapes that their tensors must have, from ours."""
         return [tuple(t.shape) for t in self.how.theirs([torch.empty(t.shape, device="meta") for t in ours])]
-
-
-def _joined(parts: Sequence[Tensor]) -> Tensor:
-    """One after the other along the first axis: a view where they lie so in one file already, else a copy."""
-    first, end = parts[0], parts[0].data_ptr()
-    for part in parts:
-        same = part.untyped_storage().data_ptr() == first.untyped_storage().data_ptr()
-        if not same or part.data_ptr() != end or not part.is_contiguous():
-            return torch.cat(list(parts))
-        end += part.nbytes
-    return first.as_strided((sum(part.shape[0] for part in parts), *first.shape[1:]), first.stride())
