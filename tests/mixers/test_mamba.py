@@ -1,5 +1,9 @@
+import pytest
 import torch
 from torch.nn.functional import silu
+
+from runnel import Lineage
+from runnel.ops.selective import signed_selective_scan
 
 from .support import close, mixer, normal, run
 
@@ -30,3 +34,30 @@ def test_initial_values_are_the_papers():
     steps = torch.nn.functional.softplus(made.dt_bias)
     assert steps.min() >= 1e-3 * 0.99 and steps.max() <= 1e-1 * 1.01
     assert made.init_state(3).memory.shape == (3, 128, 16) and made.init_state(3).tail.shape == (3, 3, 128)
+
+
+def test_signed_eigenvalues_let_an_impulse_come_back_sign_by_sign():
+    """Large steps make exp(dt A) nearly zero, and 2 exp(dt A) - 1 nearly minus one."""
+    one, at = torch.ones(1, 6, 1).double(), (torch.arange(6) == 0).double()[None, :, None]
+    open_gate, steps = torch.full((1, 6, 1), 50.0).double(), torch.full((1,), 40.0).double()
+    given = (at, one, torch.zeros(1, 1).double(), steps, -one[0, :1], one, one, torch.zeros(1).double(), open_gate)
+    y, _ = signed_selective_scan(*given, torch.zeros(1, 1, 1).double(), Lineage.sequence(1, 6))
+    close(y[0, :, 0] / (40 * 50), torch.tensor([1.0, -1, 1, -1, 1, -1]).double())
+
+
+def test_polarized_states_keep_all_or_only_the_last_token():
+    made = mixer("mamba", d_model=4, conv=1, polarize=True)
+    x = normal(1, 300, 4)
+    _, last = made(x, made.init_state(1), Lineage.sequence(1, 300))
+    _, without_first = made(x[:, 1:], made.init_state(1), Lineage.sequence(1, 299))
+    _, alone = made(x[:, -1:], made.init_state(1), Lineage.sequence(1, 1))
+    first = made(x[:, :1], made.init_state(1), Lineage.sequence(1, 1))[1].memory
+    close(last.memory[..., 0] - without_first.memory[..., 0], first[..., 0])
+    close(last.memory[..., -1], alone.memory[..., -1])
+
+
+def test_bad_options_are_refused():
+    with pytest.raises(ValueError, match="must be positive or signed; got 'neg'"):
+        mixer("mamba", eigen_range="neg")
+    with pytest.raises(ValueError, match="polarize of mamba needs d_state >= 2"):
+        mixer("mamba", polarize=True, d_state=1)

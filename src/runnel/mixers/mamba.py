@@ -18,6 +18,13 @@ Paper: "Mamba: Linear-Time Sequence Modeling with Selective State Spaces" (2023,
 select_norm: dt, B and C of the projection are normalised by their root mean square before they are used: "plain" as in
 Falcon Mamba, "scaled" with learned scales as in Jamba.
 
+eigen_range: "positive", or "signed" for decays 2 exp(dt_t A) - 1 in (-1, 1): with them the layer can count modulo two
+(Unlocking State-Tracking in Linear RNNs Through Negative Eigenvalues, 2024, 2411.12537, section 4).
+
+polarize: the first of the N decays is one and the last is zero, whatever the token: the one never forgets, which
+counters the recency of the others; the other never smooths (Understanding and Mitigating Bottlenecks of State Space
+Models through the Lens of Recency and Over-smoothing, 2025, 2501.00658, section 5). `probe.recency` measures both.
+
 As in the authors' code, A is taken by zero-order hold and B by Euler's rule (the paper writes zero-order hold for
 both).
 """
@@ -35,9 +42,15 @@ from torch.nn.functional import rms_norm, silu, softplus
 from runnel.lineage import Lineage
 from runnel.mixer import Mixer, RMSNorm, linear, log_uniform_inverse_softplus, parameter
 from runnel.ops import conv
-from runnel.ops.selective import gated_selective_scan
+from runnel.ops.selective import gated_selective_scan, signed_selective_scan
 
-PAPERS = {"Mamba: Linear-Time Sequence Modeling with Selective State Spaces": "2312.00752"}
+PAPERS = {
+    "Mamba: Linear-Time Sequence Modeling with Selective State Spaces": "2312.00752",
+    "Understanding and Mitigating Bottlenecks of State Space Models through the Lens of Recency and "
+    "Over-smoothing": "2501.00658",
+}
+NEVER = -1e8
+"""A rate so negative that exp(dt A) is zero for every dt that softplus makes of an ordinary number."""
 
 
 @dataclass(frozen=True)
@@ -51,10 +64,18 @@ class Config:
     conv_bias: bool = True
     select_norm: str | None = None
     norm_eps: float = 1e-6
+    eigen_range: str = "positive"
+    polarize: bool = False
 
     def __post_init__(self) -> None:
         if self.select_norm not in (None, "plain", "scaled"):
             raise ValueError(f"select_norm of mamba must be None, plain or scaled; got {self.select_norm!r}")
+        if self.eigen_range not in ("positive", "signed"):
+            raise ValueError(f"eigen_range of mamba must be positive or signed; got {self.eigen_range!r}")
+        if self.polarize and (self.d_state < 2 or self.eigen_range == "signed"):
+            raise ValueError(
+                "polarize of mamba needs d_state >= 2 and eigen_range='positive'"
+            )
 
 
 class State(NamedTuple):
@@ -63,11 +84,17 @@ class State(NamedTuple):
 
 
 class Mamba(Mixer):
-    variants = ({"bias": True, "conv_bias": False, "select_norm": "plain"}, {"inner": 12, "select_norm": "scaled"})
+    variants = (
+        {"bias": True, "conv_bias": False, "select_norm": "plain"},
+        {"inner": 12, "select_norm": "scaled"},
+        {"eigen_range": "signed"},
+        {"polarize": True},
+    )
 
     def __init__(self, d_model: int, config: Config) -> None:
         super().__init__()
         self.config = config
+        self.scan = signed_selective_scan if config.eigen_range == "signed" else gated_selective_scan
         self.inner, self.d_state = config.inner or config.expand * d_model, config.d_state
         self.rank = config.rank or max(1, -(-d_model // 16))
         self.input = linear(d_model, 2 * self.inner, config.bias)
@@ -93,8 +120,8 @@ class Mamba(Mixer):
         x, z = self.input(x).chunk(2, dim=-1)  # (B, T, E)
         x, tail = conv.causal_conv_silu(x, self.conv_weight, self.conv_bias, state.tail, lineage)
         rank, b, c = self._select(x)
-        a, w = -self.log_a.exp(), self.dt.weight
-        y, memory = gated_selective_scan(x, rank, w, self.dt_bias, a, b, c, self.skip, z, state.memory, lineage)
+        a, w = self._rates(), self.dt.weight
+        y, memory = self.scan(x, rank, w, self.dt_bias, a, b, c, self.skip, z, state.memory, lineage)
         return self.out(y), State(tail, memory)
 
     def reference(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
@@ -103,11 +130,21 @@ class Mamba(Mixer):
         x = silu(conv.reference(x, self.conv_weight, self.conv_bias, zero.tail)[0])
         rank, b, c = self._select(x)
         dt = softplus(self.dt(rank) + self.dt_bias)
-        a, h, outputs = -self.log_a.exp(), zero.memory, []
+        a, h, outputs = self._rates(), zero.memory, []
         for t in range(x.shape[1]):
-            h = (dt[:, t, :, None] * a).exp() * h + dt[:, t, :, None] * b[:, t, None, :] * x[:, t, :, None]
+            decay = (dt[:, t, :, None] * a).exp()
+            decay = 2 * decay - 1 if self.config.eigen_range == "signed" else decay
+            h = decay * h + dt[:, t, :, None] * b[:, t, None, :] * x[:, t, :, None]
             outputs.append((h * c[:, t, None, :]).sum(-1) + self.skip * x[:, t])
         return self.out(torch.stack(outputs, dim=1) * silu(z))
+
+    def _rates(self) -> Tensor:
+        """A (E, N), at most zero."""
+        a = -self.log_a.exp()
+        if not self.config.polarize:
+            return a
+        forever, at_once = torch.zeros_like(a[:, :1]), torch.full_like(a[:, :1], NEVER)
+        return torch.cat([forever, a[:, 1:-1], at_once], dim=1)
 
     def _select(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         rank, b, c = self.select(x).split([self.rank, self.d_state, self.d_state], dim=-1)

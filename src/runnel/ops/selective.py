@@ -24,7 +24,7 @@ from runnel.lineage import Lineage
 from runnel.native import scans
 from runnel.ops.precision import full_precision
 from runnel.ops.recording import primitive
-from runnel.ops.scan import decayed
+from runnel.ops.scan import decayed, diagonal_scan
 from runnel.ops.unroll import walk_tree
 from runnel.state import Memory, Pending
 
@@ -133,6 +133,26 @@ def gated_selective_scan(
     dt = softplus(linear(rank, dt_weight) + dt_bias)
     y, after = selective_scan(x, dt, a, b, c, memory, lineage)
     return (y + skip * x) * silu(z), after
+
+
+def signed_selective_scan(
+    x: Float[Tensor, "B T D"],
+    rank: Float[Tensor, "B T R"],
+    dt_weight: Float[Tensor, "D R"],
+    dt_bias: Float[Tensor, "D"],
+    a: Float[Tensor, "D N"],
+    b: Float[Tensor, "B T N"],
+    c: Float[Tensor, "B T N"],
+    skip: Float[Tensor, "D"],
+    z: Float[Tensor, "B T D"],
+    memory: Float[Tensor, "B D N"],
+    lineage: Lineage,
+) -> tuple[Float[Tensor, "B T D"], Memory]:
+    """The same with decays 2 exp(dt a) - 1, which may be negative. The states of all tokens are written out."""
+    dt = softplus(linear(rank, dt_weight) + dt_bias)
+    decay, written = 2 * (dt[..., None] * a).exp() - 1, (dt * x)[..., None] * b[..., None, :]
+    states, after = diagonal_scan(decay, written, memory, lineage)
+    return ((states @ c[..., None])[..., 0] + skip * x) * silu(z), after
 
 
 class _SelectiveScan(torch.autograd.Function):
