@@ -1,8 +1,10 @@
 """Layouts: all of them looked at, memory as measured, published runs possible."""
 
+from dataclasses import replace
+
 import pytest
 
-from runnel.plans import Cluster, Workload
+from runnel.plans import Cluster, Measured, Sending, Workload
 from runnel.plans._layouts import Config, Layout, estimate
 from runnel.plans.redundant_sharding import plans, reference
 
@@ -53,6 +55,23 @@ def test_cutting_more_takes_less_memory_and_sends_more():
     whole, cut = [estimate(work, cluster, Layout(1, n, n, n, False), Config()) for n in (1, 8)]
     assert cut.memory["parameters"] * 8 == whole.memory["parameters"]
     assert sum(cut.sent.values()) > sum(whole.sent.values())
+
+
+def test_sending_takes_what_was_measured_and_never_less_than_the_link():
+    cluster, layout = Cluster.parse("8xH100"), Layout(1, 8, 8, 8, False)
+    nothing = {1: (0.0,)}
+    measured = Measured(nothing, nothing, {1: ((0.0,),)}, nothing, nothing, 0.0)
+    slow = {"gather": 1e-9, "scatter": 2e-9}
+    work = [
+        replace(BILLION, rows=8, length=1024, measured=replace(measured, sending=sending))
+        for sending in (Sending(), Sending(gather=1e-15), Sending(**slow))
+    ]
+    link, quick, measured = [estimate(one, cluster, layout, Config()) for one in work]
+    assert quick.communication == link.communication == pytest.approx(sum(link.sent.values()) / cluster.speed(8))
+    assert measured.communication == pytest.approx(
+        measured.sent["parameters"] * 1e-9 + measured.sent["gradients"] * 2e-9
+    )
+    assert measured.sent == link.sent
 
 
 def test_bad_questions_are_refused():

@@ -13,6 +13,7 @@ from torch.distributed.device_mesh import init_device_mesh
 
 import runnel
 from runnel import catalog
+from runnel.cli import _sending
 from runnel.objectives import next_token
 from runnel.plans import Measured, Workload, divisors
 from runnel.plans._calibration import curve, keeping, kept, pace, seconds
@@ -32,7 +33,11 @@ FIELDS = ("saved", "inputs", "layers", "forward", "whole")
 
 def measured(work: Workload, pattern: str, layers: int | None, ranks: Ranks) -> tuple[Workload, Config]:
     """The workload and the bytes of training in float32, of the rank that takes most. All ranks must ask."""
-    model, again = [runnel.build(pattern, work.outcomes, work.d_model, layers).to(_kind()) for _ in range(2)]
+
+    def build() -> Model:
+        return runnel.build(pattern, work.outcomes, work.d_model, layers).to(_kind())
+
+    model, again = build(), build()
     sharding.recompute(again)
     found: dict[str, dict[int, Any]] = {name: {} for name in FIELDS}
     logits = 0.0
@@ -53,7 +58,8 @@ def measured(work: Workload, pattern: str, layers: int | None, ranks: Ranks) -> 
             found[name][slices] = pace(lengths, [ranks.largest(time) / rows for time in times])
         logits = logits or _logits(model, shares[-1]) / (rows * lengths[-1] * work.outcomes)
     config = Config(weight=4, gradient=4, optimizer=8, recomputed=4, logits=logits)
-    return replace(work, measured=Measured(**found, update=_update(model, work.parameters))), config
+    update = _update(model, work.parameters)
+    return replace(work, measured=Measured(**found, update=update, sending=_sending.measured(build, ranks))), config
 
 
 def arranged(mesh: Mesh) -> Ranks:

@@ -75,12 +75,24 @@ Polynomial = tuple[float, ...]
 
 
 @dataclass(frozen=True)
+class Sending:
+    """Seconds of sending a byte, the calls, copies and waits around it included; 0: no more than the link's.
+
+    gather: weights that are cut; scatter: gradients, to be summed and cut; add: gradients, to be summed.
+    """
+
+    gather: float = 0.0
+    scatter: float = 0.0
+    add: float = 0.0
+
+
+@dataclass(frozen=True)
 class Measured:
     """What one row of a model takes on one machine, as polynomials of a slice's length, by the number of slices.
 
     saved: bytes kept for the backward pass; inputs: those that recomputation keeps; layers: those of each layer alone.
     forward: seconds of the layers forward; whole: of forward and backward, what slices tell each other included.
-    update: seconds to update a parameter.
+    update: seconds to update a parameter. sending: weights and gradients.
     """
 
     saved: Mapping[int, Polynomial]
@@ -89,6 +101,7 @@ class Measured:
     forward: Mapping[int, Polynomial]
     whole: Mapping[int, Polynomial]
     update: float
+    sending: Sending = Sending()
 
     def kept(self, slices: int, length: float, recompute: bool) -> float:
         """Bytes of a row's activations; of those that are computed again, one layer's at a time."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from statistics import median
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ NUMBERS = 1 << 24
 
 
 def this_machine(memory: float, devices: int) -> Device:
-    """This process's share of the machine, in float32: the best of a few tries of each number.
+    """This process's share of the machine, in float32: the median of a few tries of each number.
 
     The link is a gloo or NCCL all-reduce among the processes that torchrun started; alone, a copy in memory, since
     there is nothing to send.
@@ -86,15 +87,17 @@ def pace(lengths: Sequence[int], seconds: Sequence[float]) -> Polynomial:
 
 
 def seconds(call: Callable[[], object], kind: str) -> float:
-    """The best of some tries."""
-    best = float("inf")
-    for _ in range(REPEATS):
-        _wait(kind)
-        started = time.perf_counter()
-        call()
-        _wait(kind)
-        best = min(best, time.perf_counter() - started)
-    return best
+    """The median of some tries."""
+    return median(timed(call, kind) for _ in range(REPEATS))
+
+
+def timed(call: Callable[[], object], kind: str) -> float:
+    """Seconds of one call."""
+    _wait(kind)
+    started = time.perf_counter()
+    call()
+    _wait(kind)
+    return time.perf_counter() - started
 
 
 def _wait(kind: str) -> None:

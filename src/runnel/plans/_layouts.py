@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from runnel.plans import Cluster, Workload
+from runnel.plans import Cluster, Sending, Workload
 
 
 @dataclass(frozen=True)
@@ -97,20 +97,36 @@ def _traffic(
     """Bytes that one device sends in a step, by what they are and by link, and the seconds they take."""
     s, g, p = layout.sequence, layout.gradients, layout.parameters
     weights, gradients, outer = work.parameters * config.weight, work.parameters * config.gradient, cluster.count // g
-    cut = layout.optimizer // p
-    parts = {  # bytes, devices of a ring, and how far they stand apart
-        "parameters": [(2 * weights * _share(p), p, 1)],
-        "gradients": [(gradients * _share(g), g, 1), (2 * gradients / g * _share(outer), outer, g)],
-        "updates": [(weights / p * _share(cut), cut, p)],
-        "sequence": [(2 * rows * (work.states + work.keys * work.length / s) * (s - 1), s, 1)],
+    cut, pace = layout.optimizer // p, work.measured.sending if work.measured else Sending()
+    parts = {
+        "parameters": [_Flow(2 * weights * _share(p), pace.gather, p)],
+        "gradients": [
+            _Flow(gradients * _share(g), pace.scatter, g),
+            _Flow(2 * gradients / g * _share(outer), pace.add, outer, g),
+        ],
+        "updates": [_Flow(weights / p * _share(cut), pace.gather, cut, p)],
+        "sequence": [_Flow(2 * rows * (work.states + work.keys * work.length / s) * (s - 1), 0.0, s)],
     }
     flows = [flow for part in parts.values() for flow in part]
-    sent = {name: sum(size for size, *_ in flows) for name, flows in parts.items()}
-    seconds = {name: sum(size / cluster.speed(*ring) for size, *ring in flows) for name, flows in parts.items()}
+    sent = {name: sum(flow.size for flow in flows) for name, flows in parts.items()}
+    seconds = {name: sum(flow.seconds(cluster) for flow in flows) for name, flows in parts.items()}
     if work.measured:
         seconds["sequence"] = 0.0  # it is in what was measured
-    between = sum(size for size, *ring in flows if cluster.leaves(*ring))
+    between = sum(flow.size for flow in flows if cluster.leaves(flow.ring, flow.apart))
     return sent, {"inside": sum(sent.values()) - between, "between": between}, seconds
+
+
+@dataclass(frozen=True)
+class _Flow:
+    """Bytes, the seconds that each takes at least, the devices of a ring, and how far they stand apart."""
+
+    size: float
+    pace: float
+    ring: int
+    apart: int = 1
+
+    def seconds(self, cluster: Cluster) -> float:
+        return self.size * max(self.pace, 1 / cluster.speed(self.ring, self.apart))
 
 
 def _share(group: int) -> float:  # what a ring sends of a whole

@@ -42,8 +42,7 @@ def shard(model: Model, devices: DeviceMesh, used_in: torch.dtype | None = None,
     used_in: what weights are gathered and multiplied in; gradients are summed, and weights kept, in what they are in.
     offload: shares wait in the CPU's memory, where the optimiser takes its step.
     """
-    owned = [id(parameter) for layer in model.layers for parameter in layer.parameters()]
-    if len(owned) > len(set(owned)):  # a parameter is gathered with one layer, and is cut again after it
+    if shares_weights(model):  # a parameter is gathered with one layer, and is cut again after it
         raise ValueError(f"a model whose layers share weights cannot be sharded; got {model.config.pattern!r}")
     treatments = {name: vars(parameter) for name, parameter in model.named_parameters()}
     everyone = init_device_mesh(model.device.type, (devices.size(),))
@@ -60,6 +59,12 @@ def shard(model: Model, devices: DeviceMesh, used_in: torch.dtype | None = None,
         for key in TREATMENT:
             if key in treatments[name]:
                 setattr(parameter, key, treatments[name][key])
+
+
+def shares_weights(model: Model) -> bool:
+    """Whether a parameter is in several layers."""
+    owned = [id(parameter) for layer in model.layers for parameter in layer.parameters()]
+    return len(owned) > len(set(owned))
 
 
 def whole(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
