@@ -3,21 +3,26 @@
     python benchmarks/checkpoint.py --json results/checkpoint.json     a Llama of 2.2 GB in bfloat16; a minute
     python benchmarks/checkpoint.py --quick                            one of 40 MB
 
-The files are in the page cache. Both libraries map them, so that a model is there before its numbers are: "load" ends
-when it can be called, "load and touch" when every page of its weights has been looked at, as the first call does.
-Memory is the most that a process of its own took, in sizes of the model (Linux only).
+Both libraries map the files, so that a model is there before its numbers are. Three spans are timed: "load" ends when
+the model can be called; "load and read" when every byte of its weights has been read, the files being in the page
+cache; "from disk and read" is the same with files that are not (Linux only). What "load" costs beyond mapping is
+building the modules, a matter of the number of layers and not of bytes. Memory, of a process of its own and in sizes of
+the model (Linux only): the most that it took, and how much of that is its own, not pages of files that the system takes
+back as it likes.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import statistics
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +31,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from runnel import interop
-from runnel.bench.side_by_side import circumstances, in_turn, ratio, show, timed
+from runnel.bench.side_by_side import Way, circumstances, in_turn, ratio, show, timed
 from runnel.interop import folder as folders
 
 LLAMA = {
@@ -34,7 +39,6 @@ LLAMA = {
     "num_attention_heads": 32, "num_key_value_heads": 4, "intermediate_size": 5632, "max_position_embeddings": 2048,
 }  # fmt: skip
 QUICK = {"vocab_size": 4000, "hidden_size": 256, "num_hidden_layers": 8, "intermediate_size": 1024}
-PAGE = 4096
 
 
 def main() -> None:
@@ -42,10 +46,10 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--quick", action="store_true", help="a model of 40 MB")
     parser.add_argument("--json", type=Path, help="keep the report here")
-    parser.add_argument("--peak", nargs=2, help=argparse.SUPPRESS)  # way and folder, in a process of its own
+    parser.add_argument("--memory", nargs=2, help=argparse.SUPPRESS)  # way and folder, in a process of its own
     given = parser.parse_args()
-    if given.peak is not None:
-        print(peak(given.peak[0], Path(given.peak[1])))
+    if given.memory is not None:
+        print(json.dumps(memory(given.memory[0], Path(given.memory[1]))))
         return
     with tempfile.TemporaryDirectory() as name:
         show(measured(Path(name), {**LLAMA, **(QUICK if given.quick else {})}, given.repeats), given.json)
@@ -54,17 +58,34 @@ def main() -> None:
 def measured(folder: Path, config: dict[str, Any], repeats: int) -> dict[str, Any]:
     folders.write(folder, config, random_tensors(config))
     size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
-    ways = {name: timed(lambda name=name: weights(name, folder)) for name in WAYS}
-    ways |= {f"{name} and touch": timed(lambda name=name: touch(weights(name, folder))) for name in WAYS}
+    ways = {f"{name}: {span}": way for name in WAYS for span, way in spans(name, folder).items()}
     seconds = in_turn(ways, repeats)
     report = {"what": "checkpoint", **circumstances(), "bytes": size}
     report["seconds"] = {name: statistics.median(own) for name, own in seconds.items()}
-    report["ratio"] = {kind: ratio(seconds, f"runnel{kind}", f"load_file{kind}") for kind in ("", " and touch")}
+    report["ratio"] = {
+        span: ratio(seconds, f"runnel: {span}", f"load_file: {span}") for span in spans("runnel", folder)
+    }
     if sys.platform == "linux":
-        asked = [[sys.executable, __file__, "--peak", name, str(folder)] for name in WAYS]
-        told = [subprocess.run(line, capture_output=True, text=True, check=True).stdout for line in asked]
-        report["peak"] = {name: int(line) / size for name, line in zip(WAYS, told, strict=True)}
+        asked = [[sys.executable, __file__, "--memory", name, str(folder)] for name in WAYS]
+        told = [json.loads(subprocess.run(line, capture_output=True, text=True, check=True).stdout) for line in asked]
+        report["memory"] = {
+            name: {kind: taken / size for kind, taken in own.items()} for name, own in zip(WAYS, told, strict=True)
+        }
     return report
+
+
+def spans(name: str, folder: Path) -> dict[str, Way]:
+    """What is timed of a way, by what it is called in the report."""
+    made = {"load": timed(partial(WAYS[name], folder)), "load and read": timed(lambda: read(WAYS[name](folder)))}
+    return made | ({"from disk and read": partial(from_disk, name, folder)} if sys.platform == "linux" else {})
+
+
+def from_disk(name: str, folder: Path) -> float:
+    for file in folder.glob("*.safetensors"):
+        with file.open("rb+") as stream:
+            os.fsync(stream.fileno())
+            os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    return timed(lambda: read(WAYS[name](folder)))()
 
 
 def random_tensors(config: dict[str, Any]) -> Iterator[tuple[str, Tensor]]:
@@ -88,25 +109,22 @@ def by_runnel(folder: Path) -> list[Tensor]:
 WAYS = {"load_file": by_load_file, "runnel": by_runnel}
 
 
-def weights(way: str, folder: Path) -> list[Tensor]:
-    return WAYS[way](folder)
+def read(tensors: list[Tensor]) -> int:
+    """Every byte, eight at a time."""
+    return sum(int(tensor.view(-1).view(torch.int64).sum()) for tensor in tensors)
 
 
-def touch(tensors: list[Tensor]) -> float:
-    """Look at a number of every page."""
-    return float(sum(tensor.view(-1)[:: PAGE // tensor.itemsize].sum() for tensor in tensors))
-
-
-def peak(way: str, folder: Path) -> int:
-    """The most bytes that reading and touching took; a small folder is read before, for modules are loaded too."""
+def memory(way: str, folder: Path) -> dict[str, int]:
+    """Bytes that reading took; a small folder is read before, for modules are loaded too."""
     with tempfile.TemporaryDirectory() as name:
         config = {**json.loads((folder / "config.json").read_text()), **QUICK, "num_hidden_layers": 1}
         folders.write(Path(name), config, random_tensors(config))
-        touch(weights(way, Path(name)))
+        read(WAYS[way](Path(name)))
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
-    before = status("VmRSS")
-    touch(weights(way, folder))
-    return status("VmHWM") - before
+    before, own = status("VmRSS"), status("RssAnon")
+    tensors = WAYS[way](folder)
+    read(tensors)
+    return {"peak": status("VmHWM") - before, "own": status("RssAnon") - own}
 
 
 def status(name: str) -> int:

@@ -64,6 +64,7 @@ def suggest(name: str, known: tuple[str, ...]) -> str:
     return f"; did you mean {near[0]!r}?" if near else f"; there are: {', '.join(known)}"
 
 
+@cache
 def class_in(module: ModuleType, base: Base) -> Any:
     """The one subclass of `base`, or of one of several bases, that a page defines."""
     found = [
