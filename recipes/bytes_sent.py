@@ -1,6 +1,6 @@
 """Bytes that one process sends a layer and step, by the length of the row, beside the formula, as a table.
 
-torchrun --nproc-per-node 2 recipes/bytes_sent.py [--longest 65536] [--longest-attention 8192]
+torchrun --nproc-per-node 2 recipes/bytes_sent.py [--longest 65536]
 
 One row cut into slices, forward and backward of a layer of d_model 32 in float32. PyTorch's dispatcher counts what is
 handed to collectives.
@@ -20,20 +20,17 @@ from runnel.train import Mesh, Ranks, opened
 from runnel.types import Batch
 
 D_MODEL, VOCAB, FIRST = 32, 64, 1024
-RECURRENT, ATTENTION = ("mingru", "gla", "mamba2", "gated_deltanet"), "attention"
+PATTERNS = ("mingru", "gla", "mamba2", "gated_deltanet", "attention")
 
 
 def main() -> None:
     options = argparse.ArgumentParser()
     options.add_argument("--longest", type=int, default=1 << 16)
-    options.add_argument("--longest-attention", type=int, default=1 << 13)
     asked = options.parse_args()
     torch.set_num_threads(1)
     lengths = [FIRST << step for step in range((asked.longest // FIRST).bit_length())]
     with opened(Mesh(sequence=int(os.environ.get("WORLD_SIZE", "1")))) as ranks:
-        table = {pattern: [sent(ranks, pattern, length) for length in lengths] for pattern in RECURRENT}
-        short = [length for length in lengths if length <= asked.longest_attention]
-        table[ATTENTION] = [sent(ranks, ATTENTION, length) for length in short]
+        table = {pattern: [sent(ranks, pattern, length) for length in lengths] for pattern in PATTERNS}
         if ranks.is_first:
             show(table, lengths, ranks.mesh.sequence)
 
@@ -52,8 +49,7 @@ def show(table: dict[str, list[int]], lengths: list[int], slices: int) -> None:
     print("| layer | " + " | ".join(f"{length // 1024}k" for length in lengths) + " |")
     print("|---" * (len(lengths) + 1) + "|")
     for pattern, counts in table.items():
-        cells = [f"{count:,}" for count in counts] + [""] * (len(lengths) - len(counts))
-        print(f"| `{pattern}` | " + " | ".join(cells) + " |")
+        print(f"| `{pattern}` | " + " | ".join(f"{count:,}" for count in counts) + " |")
     formula = [f"{keys_and_values(length, slices):,}" for length in lengths]
     print("| keys and values, formula | " + " | ".join(formula) + " |")
 

@@ -4,10 +4,12 @@ import torch
 import torch.distributed as dist
 
 import runnel
+from runnel.layouts import _pieces
 from runnel.train import Mesh, TrainConfig, opened  # noqa: F401
 from runnel.types import Batch
 
 LENGTH = 24
+_pieces.QUERIES = 5  # several pieces a slice
 
 
 def packed_batch(length=LENGTH, seed=0, vocab=11):

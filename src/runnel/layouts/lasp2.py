@@ -25,7 +25,8 @@ from torch import Tensor
 
 from runnel import layouts
 from runnel.layouts import After
-from runnel.ops.attend import Call, KeyValues, append, of_columns
+from runnel.layouts._pieces import in_pieces
+from runnel.ops.attend import Call, KeyValues, append
 
 PAPERS = {"LASP-2: Rethinking Sequence Parallelism for Linear Attention and Its Hybrid": "2502.07563"}
 
@@ -36,7 +37,7 @@ class Exchange(layouts.Exchange):
 
     def attend(self, call: Call) -> tuple[Tensor, KeyValues]:
         whole, length = self.whole(call), call.lineage.length
-        y = of_columns(whole, call.q, slice(self.index * length, (self.index + 1) * length))
+        y = in_pieces(whole, call.q, slice(self.index * length, (self.index + 1) * length))
         return y, append(call.memory, whole.lineage, whole.k, whole.v, call.window, call.sinks)
 
 

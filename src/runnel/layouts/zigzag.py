@@ -28,7 +28,8 @@ from torch.autograd.function import once_differentiable
 
 from runnel import layouts
 from runnel.layouts import After
-from runnel.ops.attend import Call, KeyValues, append, of_columns
+from runnel.layouts._pieces import in_pieces
+from runnel.ops.attend import Call, KeyValues, append
 
 PAPERS = {"The Llama 3 Herd of Models": "2407.21783"}
 
@@ -45,7 +46,7 @@ class Exchange(layouts.Exchange):
         whole, half = self.whole(call), call.lineage.length // 2
         moved = _Move.apply(torch.stack(call.q.split(half, dim=1)), self, False)
         found = [
-            of_columns(whole, q, slice(piece * half, (piece + 1) * half))
+            in_pieces(whole, q, slice(piece * half, (piece + 1) * half))
             for q, piece in zip(moved, taken(self.index, self.count), strict=True)
         ]
         y = _Move.apply(torch.stack(found), self, True)
