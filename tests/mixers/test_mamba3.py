@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from runnel import Lineage
-from runnel.mixers.mamba3 import _rotate
 from runnel.ops.outer import outer_scan
+from runnel.ops.rope import turn_pairs
 
 from .support import close, mixer, normal, run
 
@@ -29,8 +29,8 @@ def test_lambda_of_one_without_turns_is_mamba_twos_recurrence():
     u = normal(2, 50, 8)
     z, x, b, c, dt, log_decay, _, _ = made._input(u)
     memory = made.init_state(2).memory
-    y, _ = outer_scan(c, b, dt[..., None] * x, log_decay, memory, Lineage.sequence(2, 50))
-    close(run(made, u), made._output(y, x, z))
+    y, _ = outer_scan(c[..., 0, :], b[..., 0, :], dt[..., None] * x, log_decay, memory, Lineage.sequence(2, 50))
+    close(run(made, u), made._output(y[:, :, None], x, z))
 
 
 def test_turns_give_the_state_a_period():
@@ -42,7 +42,8 @@ def test_turns_give_the_state_a_period():
     with torch.no_grad():
         _, _, b, c, _, _, _, turn = made._input(u)
         phi = turn.cumsum(1)
-        scores = torch.einsum("bthn,bjhn->bhtj", _rotate(c, phi)[..., :4], _rotate(b, phi)[..., :4])[0, 0]
+        b, c = [turn_pairs(part[..., 0, :], phi)[..., :4] for part in (b, c)]
+        scores = torch.einsum("bthn,bjhn->bhtj", c, b)[0, 0]
     close(scores[4, 0], scores[0, 0])
     close(scores[2, 0], -scores[0, 0])
     close(scores[8, 3], scores[5, 0])
@@ -64,6 +65,27 @@ def test_the_trapezoid_is_of_second_order():
     assert 1.7 < error(50, 1.0) / error(100, 1.0) < 2.3
 
 
+def test_ranks_that_are_alike_are_one():
+    """B and C of both ranks the same, x halved for each and the outputs halved: rank 1, but for half of D x."""
+    one, two = mixer("mamba3", d_state=8), mixer("mamba3", d_state=8, rank=2)
+    parts = one.input.weight.split(one.sizes)
+    with torch.no_grad():
+        for name, value in one.named_parameters():
+            if name not in ("input.weight", "b_bias", "c_bias"):
+                two.get_parameter(name).copy_(value)
+        two.input.weight.copy_(torch.cat([torch.cat([p, p]) if i in (2, 3) else p for i, p in enumerate(parts)]))
+        two.skip.mul_(2)
+    x = normal(2, 20, 8)
+    close(run(two, x), run(one, x))
+
+
+def test_more_ranks_keep_the_state_s_size():
+    sizes = [mixer("mamba3", d_state=8, rank=rank).init_state(1).memory.shape for rank in (1, 4)]
+    assert sizes[0] == sizes[1]
+
+
 def test_a_state_size_that_does_not_pair_is_refused():
-    with pytest.raises(ValueError, match="multiple of 4; got 6"):
+    with pytest.raises(ValueError, match="multiple of 4, and rank >= 1; got 6, 1"):
         mixer("mamba3", d_state=6)
+    with pytest.raises(ValueError, match="got 64, 0"):
+        mixer("mamba3", rank=0)

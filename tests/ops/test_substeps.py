@@ -4,7 +4,7 @@ import torch
 
 from runnel.lineage import Lineage
 from runnel.ops import outer
-from runnel.ops.substeps import refine, substeps
+from runnel.ops.substeps import every_substep, refine, substeps
 
 from .support import check_tree, close, normal, same_with_gradients
 
@@ -24,14 +24,25 @@ def loop(q, k, v, log_decay, memory):
     return y.unflatten(1, (-1, 3))[:, :, -1], memory
 
 
+def each(q, k, v, log_decay, memory, lineage):
+    return every_substep(outer.outer_scan, (q, k, v, log_decay), memory, lineage)
+
+
+def loop_of_each(q, k, v, log_decay, memory):
+    y, memory = outer.reference(*[x.flatten(1, 2) for x in (q, k, v, log_decay)], memory)
+    return y.unflatten(1, (-1, 3)), memory
+
+
 def test_equals_the_loop_over_all_substeps():
     made, memory = tokens(30)
     same_with_gradients(thrice(*made, memory, Lineage.sequence(2, 30)), loop(*made, memory), [*made, memory])
+    same_with_gradients(each(*made, memory, Lineage.sequence(2, 30)), loop_of_each(*made, memory), [*made, memory])
 
 
 def test_trees():
     made, memory = tokens(9)
     check_tree(thrice, loop, made, memory)
+    check_tree(each, loop_of_each, made, memory)
 
 
 def test_packed_and_padded_rows():

@@ -9,15 +9,19 @@ Paper: "Mamba-3: Improved Sequence Modeling using State Space Principles" (2026,
     h_t = a_t h_p + (1 - lambda_t) dt_t a_t B_p x_p^T + lambda_t dt_t B_t x_t^T      exponential-trapezoidal
     y_t = h_t^T C_t + D x_t,   u' = W_out (y * silu(z))
 
+    With several inputs and outputs of a head (MIMO, rank R > 1) B and C are (N, R), and the state has its one size:
+    X = x * w_x,  Z = z * w_z  for every rank;   h_t = a_t h_p + ... B_p X_p^T ... B_t X_t^T
+    Y = h_t^T C_t + D X,   y = sum over ranks of w_o * Y * silu(Z)
+
 | code | paper |
 |---|---|
 | head_dim, d_state | P and N; B and C before their biases are shared by all heads |
 | rotated | pairs of B and C that turn: a quarter of N (half of its numbers) |
-| last | B_p and x_p of the token before: what its half of the trapezoid needs |
-| angle | phi |
+| rank; wide_x, wide_z, narrow (R, H, P) | R; w_x, w_z, w_o |
+| last, angle | B_p and x_p of the token before: what its half of the trapezoid needs; phi |
 
-lambda = 1 is Mamba-2's rule (Euler's). The write of the parent and the token's own are two substeps of one scan.
-Deviates: one input and output per head (SISO; the paper's MIMO has R of each); no norm before W_out.
+lambda = 1 is Mamba-2's rule (Euler's). The R writes of the parent and the token's own are 2 R substeps of one scan; the
+last of them and R - 1 more read. Deviates: no norm before W_out.
 """
 
 from __future__ import annotations
@@ -35,8 +39,9 @@ from runnel.lineage import Lineage
 from runnel.mixer import Mixer, RMSNorm, head_width, linear, log_uniform_inverse_softplus, parameter
 from runnel.ops import conv
 from runnel.ops.outer import outer_scan
+from runnel.ops.rope import turn_pairs
 from runnel.ops.scan import diagonal_scan
-from runnel.ops.substeps import substeps
+from runnel.ops.substeps import every_substep, substeps
 
 PAPERS = {"Mamba-3: Improved Sequence Modeling using State Space Principles": "2603.15569"}
 LEAST_RATE = 1e-4
@@ -47,38 +52,44 @@ class Config:
     expand: int = 2
     head_dim: int | None = None
     d_state: int = 64
+    rank: int = 1
 
     def __post_init__(self) -> None:
-        if self.d_state < 4 or self.d_state % 4:
-            raise ValueError(f"mamba3 needs a d_state that is a multiple of 4; got {self.d_state}")
+        if self.d_state < 4 or self.d_state % 4 or self.rank < 1:
+            found = f"{self.d_state}, {self.rank}"
+            raise ValueError(f"mamba3 needs a d_state that is a multiple of 4, and rank >= 1; got {found}")
 
 
 class State(NamedTuple):
     angle: Tensor  # (B, H, N/4)
-    last: Tensor  # (B, 1, H (N + P))
+    last: Tensor  # (B, 1, H (R N + P))
     memory: Tensor  # (B, H, N, P)
 
 
 class Mamba3(Mixer):
-    variants = ({"d_state": 8, "head_dim": 4},)
+    variants = ({"d_state": 8, "head_dim": 4}, {"d_state": 8, "rank": 3})
 
     def __init__(self, d_model: int, config: Config) -> None:
         super().__init__()
-        self.inner, self.d_state = config.expand * d_model, config.d_state
+        self.inner, self.d_state, self.rank = config.expand * d_model, config.d_state, config.rank
         self.width = head_width(self.inner, config.head_dim)
         self.heads, self.rotated = self.inner // self.width, config.d_state // 4
-        self.sizes = [self.inner, self.inner, self.d_state, self.d_state, *[self.heads] * 3, self.rotated]
+        self.written = self.rank * self.d_state
+        self.sizes = [self.inner, self.inner, self.written, self.written, *[self.heads] * 3, self.rotated]
         self.input = linear(d_model, sum(self.sizes))
         self.dt_bias = parameter(log_uniform_inverse_softplus(self.heads, 1e-3, 1e-1))
         self.b_norm, self.c_norm = RMSNorm(self.d_state), RMSNorm(self.d_state)
-        self.b_bias, self.c_bias = [parameter(torch.ones(self.heads, self.d_state)) for _ in range(2)]
+        self.b_bias, self.c_bias = [parameter(torch.ones(self.heads, self.written)) for _ in range(2)]
         self.skip = parameter(torch.ones(self.heads, 1))
+        for name, value in {"wide_x": 1 / self.rank, "wide_z": 1.0, "narrow": 1 / self.rank}.items():
+            weight = torch.full((self.rank, self.heads, self.width), value)
+            self.register_parameter(name, parameter(weight) if self.rank > 1 else None)
         self.out = linear(self.inner, d_model)
 
     def init_state(self, batch_size: int) -> State:
         return State(
             self.zeros(batch_size, self.heads, self.rotated),
-            self.zeros(batch_size, 1, self.heads * (self.d_state + self.width)),
+            self.zeros(batch_size, 1, self.heads * (self.written + self.width)),
             self.zeros(batch_size, self.heads, self.d_state, self.width),
         )
 
@@ -87,47 +98,52 @@ class Mamba3(Mixer):
     ) -> tuple[Float[Tensor, "B T D"], State]:
         z, x, b, c, dt, log_decay, share, turn = self._input(x)
         phi, angle = diagonal_scan(torch.ones_like(turn), turn, state.angle, lineage)
-        b, c = _rotate(b, phi), _rotate(c, phi)
-        before, last = conv.shift(torch.cat([b, x], dim=-1).flatten(-2), state.last, lineage)
-        b_before, x_before = before.unflatten(-1, (self.heads, -1)).split([self.d_state, self.width], dim=-1)
+        b, c = turn_pairs(b, phi[..., None, :]), turn_pairs(c, phi[..., None, :])
+        before, last = conv.shift(torch.cat([b.flatten(-2), x], dim=-1).flatten(-2), state.last, lineage)
+        b_before, x_before = before.unflatten(-1, (self.heads, -1)).split([self.written, self.width], dim=-1)
         decayed = (1 - share) * dt * log_decay.exp()
-        keys = torch.stack([b_before, b], dim=2)
-        values = torch.stack([decayed[..., None] * x_before, (share * dt)[..., None] * x], dim=2)
-        queries = pad(c[:, :, None], (0, 0, 0, 0, 1, 0))  # read after both writes
-        decays = pad(log_decay[:, :, None], (0, 0, 0, 1))  # before both
-        y, memory = substeps(outer_scan, (queries, keys, values, decays), state.memory, lineage)
+        values = [self._wide(decayed[..., None] * x_before), self._wide((share * dt)[..., None] * x)]
+        keys, ranks = [b_before.unflatten(-1, (self.rank, -1)), b], self.rank - 1
+        keys, values = torch.cat(keys, dim=3).transpose(2, 3), torch.cat(values, dim=2)
+        keys, values = [pad(part, (0, 0, 0, 0, 0, ranks)) for part in (keys, values)]  # substeps that only read
+        queries = pad(c.transpose(2, 3), (0, 0, 0, 0, self.rank + ranks, 0))  # after all writes
+        decays = pad(log_decay[:, :, None], (0, 0, 0, self.rank + 2 * ranks))  # before them
+        scan = substeps if self.rank == 1 else every_substep
+        y, memory = scan(outer_scan, (queries, keys, values, decays), state.memory, lineage)
+        y = y.reshape(*y.shape[:2], -1, self.heads, self.width)[:, :, -self.rank :]
         return self._output(y, x, z), State(angle, last, memory)
 
     def reference(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
         """Every pair of the state as one complex number that turns, B and C as they are."""
         z, x, b, c, dt, log_decay, share, turn = self._input(x)
-        h, outputs = self.init_state(x.shape[0]).memory, []
+        h, outputs, wide = self.init_state(x.shape[0]).memory, [], self._wide(x)
+        written = torch.zeros_like(h)
         for t in range(x.shape[1]):
             a = log_decay[:, t].exp()[..., None, None]
-            if t > 0:
-                h = h + ((1 - share) * dt)[:, t, :, None, None] * b[:, t - 1, :, :, None] * x[:, t - 1, :, None]
-            turned = _rotate(h.mT, -turn[:, t, :, None]).mT  # back: what B and C would turn by on the way here
-            h = a * turned + (share * dt)[:, t, :, None, None] * b[:, t, :, :, None] * x[:, t, :, None]
-            outputs.append((c[:, t, :, :, None] * h).sum(-2))
+            h = h + ((1 - share) * dt)[:, t, :, None, None] * written  # by the token before
+            turned = turn_pairs(h.mT, -turn[:, t, :, None]).mT  # back: what B and C would turn by on the way here
+            written = torch.einsum("bhrn,brhp->bhnp", b[:, t], wide[:, t])
+            h = a * turned + (share * dt)[:, t, :, None, None] * written
+            outputs.append(torch.einsum("bhrn,bhnp->brhp", c[:, t], h))
         return self._output(torch.stack(outputs, dim=1), x, z)
 
     def _input(self, u: Tensor) -> tuple[Tensor, ...]:
-        """z; x (B, T, H, P); B, C (B, T, H, N); dt, dt A, lambda (B, T, H); dt pi tanh(theta) (B, T, H, N/4)."""
+        """z, x (B, T, H, P); B, C (B, T, H, R, N); dt, dt A, lambda (B, T, H); dt pi tanh(theta) (B, T, H, N/4)."""
         z, x, b, c, dt, rate, share, theta = self.input(u).split(self.sizes, dim=-1)
-        b, c = self.b_norm(b)[:, :, None] + self.b_bias, self.c_norm(c)[:, :, None] + self.c_bias
+        b = self.b_norm(b.unflatten(-1, (1, self.rank, -1))) + self.b_bias.unflatten(-1, (self.rank, -1))
+        c = self.c_norm(c.unflatten(-1, (1, self.rank, -1))) + self.c_bias.unflatten(-1, (self.rank, -1))
         dt = softplus(dt + self.dt_bias)
         turn = dt[..., None] * math.pi * theta.tanh()[:, :, None]
-        x = x.unflatten(-1, (self.heads, self.width))
+        z, x = [part.unflatten(-1, (self.heads, self.width)) for part in (z, x)]
         return z, x, b, c, dt, -dt * softplus(rate).clamp(min=LEAST_RATE), share.sigmoid(), turn
 
+    def _wide(self, x: Tensor) -> Tensor:
+        """(B, T, H, P) -> (B, T, R, H, P)"""
+        return x[:, :, None] if self.wide_x is None else x[:, :, None] * self.wide_x
+
     def _output(self, y: Tensor, x: Tensor, z: Tensor) -> Tensor:
-        return self.out((y + self.skip * x).flatten(-2) * silu(z))
-
-
-def _rotate(x: Float[Tensor, "*B N"], phi: Float[Tensor, "*#B S"]) -> Float[Tensor, "*B N"]:
-    """The first S neighbouring pairs of x turned by phi."""
-    pairs, rest = x[..., : 2 * phi.shape[-1]].unflatten(-1, (-1, 2)), x[..., 2 * phi.shape[-1] :]
-    first, second = pairs.unbind(-1)
-    cos, sin = phi.cos().to(x.dtype), phi.sin().to(x.dtype)
-    turned = torch.stack([first * cos - second * sin, second * cos + first * sin], dim=-1)
-    return torch.cat([turned.flatten(-2), rest], dim=-1)
+        """y (B, T, R, H, P); x, z (B, T, H, P)."""
+        y = y + self.skip * self._wide(x)
+        if self.narrow is None:
+            return self.out(y.flatten(2) * silu(z).flatten(2))
+        return self.out((self.narrow * y * silu(z[:, :, None] * self.wide_z)).sum(2).flatten(-2))

@@ -151,3 +151,12 @@ def rope(
     cos, sin = cos.to(x.dtype), sin.to(x.dtype)
     first, second = x[..., :half], x[..., half:]
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+
+
+def turn_pairs(x: Float[Tensor, "*B N"], phi: Float[Tensor, "*#B S"]) -> Float[Tensor, "*B N"]:
+    """The first S neighbouring pairs of x turned by phi."""
+    pairs, rest = x[..., : 2 * phi.shape[-1]].unflatten(-1, (-1, 2)), x[..., 2 * phi.shape[-1] :]
+    first, second = pairs.unbind(-1)
+    cos, sin = phi.cos().to(x.dtype), phi.sin().to(x.dtype)
+    turned = torch.stack([first * cos - second * sin, second * cos + first * sin], dim=-1)
+    return torch.cat([turned.flatten(-2), rest], dim=-1)

@@ -43,11 +43,22 @@ def substeps(
     scan: Scan, tokens: tuple[Float[Tensor, "B T n ..."], ...], memory: Memory, lineage: Lineage
 ) -> tuple[Float[Tensor, "B T ..."], Memory]:
     """scan(*tokens, memory, lineage) over all substeps: its outputs after the last of every token, and its memory."""
+    y, after = _all(scan, tokens, memory, lineage)
+    return y[:, :, -1], after
+
+
+@primitive
+def every_substep(
+    scan: Scan, tokens: tuple[Float[Tensor, "B T n ..."], ...], memory: Memory, lineage: Lineage
+) -> tuple[Float[Tensor, "B T n ..."], Memory]:
+    """The same, with the outputs after every substep: a token that is read several times reads in its last ones."""
+    return _all(scan, tokens, memory, lineage)
+
+
+def _all(scan: Scan, tokens: tuple[Tensor, ...], memory: Memory, lineage: Lineage) -> tuple[Tensor, Memory]:
     count = tokens[0].shape[2]
     y, after = scan(*[x.flatten(1, 2) for x in tokens], memory, refine(lineage, count))
-    if isinstance(after, Pending):
-        after = _of_tokens(after, count)
-    return y[:, count - 1 :: count], after
+    return y.unflatten(1, (-1, count)), _of_tokens(after, count) if isinstance(after, Pending) else after
 
 
 def _of_tokens(pending: Pending, count: int) -> Pending:
