@@ -77,14 +77,14 @@ class Row:
         written = [*self.tokens, *path] if path else self.tokens
         return Text(self.prompt, written, self.stops, self.recalled, self.trail)
 
-    def take(self, token: int, logits: Tensor, logprob: float) -> None:
-        """Add a token, written after logits (V,), which give it this log-probability."""
+    def take(self, token: int, logits: Tensor, node: int, logprob: float) -> None:
+        """Add a token, written after a node of logits (N, V), which give it this log-probability."""
         if self.decoder.remembers:
-            self.recalled = self.decoder.remember(self.text(), logits, token)
+            self.recalled = self.decoder.remember(self.text(), logits[node], token)
         self.tokens.append(token)
         self.logprobs.append(logprob)
         if self.top:
-            self.top_logprobs += likeliest(logits.log_softmax(-1)[None], self.top)
+            self.top_logprobs += likeliest(logits[node].log_softmax(-1)[None], self.top)
         if self.stop_text is not None:
             self.stop_text.push(token)
         self.position += 1
@@ -197,7 +197,10 @@ class Forest:
 
     def child(self, node: int, token: int) -> int | None:
         """The first child of a node that holds the token."""
-        return next((child for child in self.children.get(node, ()) if self.tokens[child] == token), None)
+        for child in self.children.get(node, ()):
+            if self.tokens[child] == token:
+                return child
+        return None
 
     @property
     def tree(self) -> DraftTree:
@@ -312,10 +315,9 @@ class Walk:
         )
 
     def _take(self, token: int, logprob: float | None) -> None:
-        logits = self.logits
-        logprob = float(logits.log_softmax(-1)[token]) if logprob is None else logprob
+        logprob = float(self.logits.log_softmax(-1)[token]) if logprob is None else logprob
         if math.isnan(logprob):  # one NaN among its logits makes a row's whole law NaN
             raise ValueError(
                 f"the model's logits must be finite; got NaN for row {self.row.index}, position {self.row.position}"
             )
-        self.row.take(token, logits, logprob)
+        self.row.take(token, self.said.logits, self.node, logprob)

@@ -5,11 +5,13 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import torch
 
 import runnel
 from runnel import native
 from runnel.decoders import sample
 from runnel.serve.engine import Limits
+from runnel.serve.server import share_cores
 from tests.serve.conftest import serving
 from tests.serve.support import alone, completion, parts_of
 
@@ -168,15 +170,13 @@ def test_rows_take_back_what_they_cannot_keep():
     from runnel.stopping import StopText
 
     row = Row(0, 0, [1], 1, 9, frozenset(), sample.Sample(sample.Config()), StopText(Bytes(), ["xyz"]), top=2)
-    import torch
-
     law = torch.zeros(256).log_softmax(-1)
     for token in b"abx":
-        row.take(token, law, float(law[token]))
+        row.take(token, law[None], 0, float(law[token]))
     row.back_to(1, {})
     assert (row.tokens, row.position, len(row.logprobs), len(row.top_logprobs)) == ([97], 2, 1, 1)
     for token in b"xyz":
-        row.take(token, law, float(law[token]))
+        row.take(token, law[None], 0, float(law[token]))
     assert (row.ended, row.stop_text.text) == ("stop", b"a")
 
 
@@ -194,3 +194,17 @@ def test_times_that_are_noted_together_are_those_of_a_histogram():
             apart.observe(seconds)
     expected = [line for line in generate_latest(theirs).decode().splitlines() if "created" not in line]
     assert generate_latest(ours).decode().splitlines() == expected
+
+
+@needs_native
+def test_pytorch_leaves_the_cores_to_kernels(model):
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        share_cores(runnel.build("mingru", vocab_size=256, d_model=16))
+        assert (torch.get_num_threads(), native.threads()) == (2, 2)
+        share_cores(model)
+        assert (torch.get_num_threads(), native.threads()) == (1, 2)
+    finally:
+        torch.set_num_threads(before)
+        native.use_threads(None)

@@ -15,6 +15,8 @@ from runnel.serve.engine import Engine
 from runnel.serve.jobs import Ended, Event, Failed, Job
 
 Found = TypeVar("Found")
+Events = list[tuple[int, Event]]
+"""What was told, each with the number of its job."""
 
 
 class Gone(Exception):
@@ -26,14 +28,19 @@ class Call:
 
     def __init__(self, engine: Engine) -> None:
         self.engine, self.jobs = engine, list[Job]()
-        self.loop, self.queue = asyncio.get_running_loop(), asyncio.Queue[tuple[int, Event]]()
-        self.open, self.failed = 0, list[BaseException]()
+        self.loop = asyncio.get_running_loop()
+        self.told: Events = []
+        self.waiting: asyncio.Future[None] | None = None  # of who wants to hear when there is something
+        self.open = 0
+        self.failed: BaseException | None = None
 
     def tell(self, number: int) -> Callable[[Event], None]:
         """What a job of this number tells its events to."""
 
         def tell(event: Event) -> None:
-            self.queue.put_nowait((number, event))
+            self.told.append((number, event))
+            if self.waiting is not None and not self.waiting.done():
+                self.waiting.set_result(None)
 
         return tell
 
@@ -43,33 +50,23 @@ class Call:
         self.jobs.append(job)
         self.open += job.width
 
-    async def next(self) -> tuple[int, Event] | None:
-        """The next event with the number of its job; None when all is done. Raises what a job failed with."""
-        if self.failed:
-            raise self.failed[0]
-        if not self.open:
-            return None
-        number, event = await self.queue.get()
-        if isinstance(event, Failed):
-            self.failed.append(event.error)
-            raise event.error
-        if isinstance(event, Ended) or not self.jobs[number].rows:
-            self.open -= 1
-        return number, event
-
-    async def several(self) -> list[tuple[int, Event]]:
-        """The next events that are there together; none when all is done."""
-        found = [await self.next()]
-        while found[-1] is not None and not self.queue.empty():
-            try:
-                found.append(await self.next())
-            except BaseException:
-                break  # which is told next time
-        return [event for event in found if event is not None]
-
-    async def __aiter__(self) -> AsyncIterator[tuple[int, Event]]:
-        while (found := await self.next()) is not None:
-            yield found
+    async def several(self) -> Events:
+        """The events that are there, or else the next one; none when all is done. Raises what a job failed with, after
+        what was told before.
+        """
+        if self.failed is None and not self.told and self.open:
+            self.waiting = self.loop.create_future()
+            await self.waiting
+        if self.failed is not None:
+            raise self.failed
+        told, self.told = self.told, []
+        for place, (number, event) in enumerate(told):
+            if isinstance(event, Failed):
+                self.failed = event.error
+                return told[:place] or await self.several()
+            if isinstance(event, Ended) or not self.jobs[number].rows:
+                self.open -= 1
+        return told
 
     def close(self) -> None:
         for job in self.jobs:
@@ -95,12 +92,10 @@ async def _leaves(request: Request) -> None:
 
 
 class Stream(StreamingResponse):
-    """Server-sent events, those that are there together in one piece. Whatever becomes of the client, the call is
-    closed.
-    """
+    """Server-sent events. Whatever becomes of the client, the call is closed."""
 
-    def __init__(self, call: Call, events: AsyncIterator[list[Any]]) -> None:
-        super().__init__(_lines(events), media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
+    def __init__(self, call: Call, events: AsyncIterator[str]) -> None:
+        super().__init__(_ended(events), media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
         self.call = call
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -110,17 +105,32 @@ class Stream(StreamingResponse):
             self.call.close()
 
 
-_written = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
+_encoded = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 
 
-async def _lines(events: AsyncIterator[list[Any]]) -> AsyncIterator[str]:
+def line(event: Any) -> str:
+    """An event of a stream."""
+    return f"data: {_encoded(event)}\n\n"
+
+
+class Lines:
+    """The events of a stream that differ in one part only. The rest of them is encoded once."""
+
+    def __init__(self, head: dict[str, Any], tail: dict[str, Any]) -> None:
+        self.before, _, self.after = line({**head, "choices": [None], **tail}).partition('"choices": [null]')
+
+    def __call__(self, choice: dict[str, Any]) -> str:
+        return f'{self.before}"choices": [{_encoded(choice)}]{self.after}'
+
+
+async def _ended(events: AsyncIterator[str]) -> AsyncIterator[str]:
     from runnel.serve.errors import described
 
     try:
         async for together in events:
             if together:
-                yield "".join([f"data: {_written(event)}\n\n" for event in together])
+                yield together
     except Exception as error:
-        yield f"data: {json.dumps(described(error)[1])}\n\n"
+        yield line(described(error)[1])
         return
     yield "data: [DONE]\n\n"

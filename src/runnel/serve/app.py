@@ -216,9 +216,10 @@ async def _embedded(
     call, found = Call(service.engine), dict[int, np.ndarray[Any, Any]]()
 
     async def all_read() -> None:
-        async for number, event in call:
-            assert isinstance(event, Read) and isinstance(event.reading, Averaged)
-            found[number] = event.reading.mean().float().numpy()
+        while events := await call.several():
+            for number, event in events:
+                assert isinstance(event, Read) and isinstance(event.reading, Averaged)
+                found[number] = event.reading.mean().float().numpy()
 
     try:
         for number, prompt in enumerate(prompts):

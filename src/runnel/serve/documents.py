@@ -123,11 +123,11 @@ async def _after(service: Service, key: Key, state: State, tokens: Sequence[int]
     call = Call(service.engine)
     try:
         call.submit(Job(key.name, "", Reading(tokens, state), call.tell(0), deadline=deadline))
-        found = await call.next()
+        ((_, event),) = await call.several()
     finally:
         call.close()
-    assert found is not None and isinstance(found[1], Read)
-    return found[1].reading.state
+    assert isinstance(event, Read)
+    return event.reading.state
 
 
 async def _once(tokens: list[int]) -> AsyncIterator[list[int]]:

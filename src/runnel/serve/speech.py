@@ -7,7 +7,7 @@ from __future__ import annotations
 from codecs import getincrementaldecoder
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from runnel.codecs import Codec
 from runnel.serve.jobs import Wrote
@@ -17,8 +17,7 @@ LEAST = -9999.0
 """Stands for the logarithm of 0, which JSON cannot say."""
 
 
-@dataclass(frozen=True)
-class Spoken:
+class Spoken(NamedTuple):
     """A token of the text. start: where its bytes begin. top: the likeliest tokens in its place. drafted: its place
     in the draft that guessed it before the model was asked; 0 for a token that nothing guessed.
     """

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any
 
 from fastapi import Request
@@ -11,9 +12,9 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, Response
 
 from runnel.request import text_of
-from runnel.serve.answering import Call, Stream, unless_gone
+from runnel.serve.answering import Call, Events, Lines, Stream, line, unless_gone
 from runnel.serve.answers import Answer, Chat, Completion
-from runnel.serve.jobs import Ended, Event, Job
+from runnel.serve.jobs import Ended, Job
 from runnel.serve.keys import Key
 from runnel.serve.plan import plan, prompts_of, schema_of, schema_of_call
 from runnel.serve.readings import Reading, Scored
@@ -77,11 +78,11 @@ async def answer(request: Request, service: Service, meaning: Meaning, asked: Sa
         found = await run_in_threadpool(meaning, service, asked, key)
         for job in await run_in_threadpool(_jobs, service, found, call, key):
             call.submit(job)
-        events = _heard(service, found, call, key)
+        heard = partial(_heard, service, found, call, key)
         if asked.stream:
-            first = await unless_gone(request, anext(events))  # so that what fails at once has a status
-            return Stream(call, _parts(found, first, events))
-        await unless_gone(request, _whole(found, events))
+            first = await unless_gone(request, heard())  # so that what fails at once has a status
+            return Stream(call, _lines(found, first, heard))
+        await unless_gone(request, _whole(found, heard))
     except BaseException:
         call.close()
         raise
@@ -116,43 +117,38 @@ def _reading(
     return reading, lambda at, state: service.note(key, unread[:at], (state, 0))
 
 
-Events = list[tuple[int, Event]]
+async def _heard(service: Service, found: Answer, call: Call, key: Key) -> Events:
+    """The next events of a call; what they end is kept where that was asked for."""
+    events = await call.several()
+    for number, event in events:
+        if not isinstance(event, Ended):
+            continue
+        row = call.jobs[number].rows[event.row]
+        if found.asked.state is None and row.tokens:
+            service.note(key, [*found.prompts[number], *row.tokens[:-1]], event.place)
+        if found.asked.save_state:
+            entry = await run_in_threadpool(service.keep, key, event.place, row.newest, "")
+            found.choices[found.index(number, event)].state = entry.id
+    return events
 
 
-async def _heard(service: Service, found: Answer, call: Call, key: Key) -> AsyncIterator[Events]:
-    """The events of a call, those that are there together; what they end is kept where that was asked for."""
-    while events := await call.several():
+async def _whole(found: Answer, heard: Callable[[], Awaitable[Events]]) -> None:
+    while events := await heard():
         for number, event in events:
-            if not isinstance(event, Ended):
-                continue
-            row = call.jobs[number].rows[event.row]
-            if found.asked.state is None and row.tokens:
-                service.note(key, [*found.prompts[number], *row.tokens[:-1]], event.place)
-            if found.asked.save_state:
-                entry = await run_in_threadpool(service.keep, key, event.place, row.newest, "")
-                found.choices[found.index(number, event)].state = entry.id
-        yield events
-
-
-async def _whole(found: Answer, events: AsyncIterator[Events]) -> None:
-    async for together in events:
-        for number, event in together:
             found.hear(number, event)
 
 
-async def _parts(found: Answer, first: Events, events: AsyncIterator[Events]) -> AsyncIterator[list[dict[str, Any]]]:
-    """The stream. first: the events that were waited for before it was begun."""
+async def _lines(found: Answer, first: Events, heard: Callable[[], Awaitable[Events]]) -> AsyncIterator[str]:
+    """The stream, what is there together in one piece. first: the events that were waited for before it was begun."""
     options = found.asked.stream_options
     wants_usage = options is not None and options.include_usage
-    head, usage = found.begun(found.part_kind), {"usage": None} if wants_usage else {}
-
-    def told(parts: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-        return [{**head, "choices": [part], **usage} for part in parts]
-
+    head = found.begun(found.part_kind)
+    told = Lines(head, {"usage": None} if wants_usage else {})
     beginnings = [found.first(index) for index in range(len(found.choices))]
-    yield told(beginning for beginning in beginnings if beginning is not None)
-    yield told(part for number, event in first for part in found.hear(number, event))
-    async for together in events:
-        yield told(part for number, event in together for part in found.hear(number, event))
+    yield "".join([told(beginning) for beginning in beginnings if beginning is not None])
+    events = first
+    while events:
+        yield "".join([told(part) for number, event in events for part in found.hear(number, event)])
+        events = await heard()
     if wants_usage:
-        yield [{**head, "choices": [], "usage": found.usage()}]
+        yield line({**head, "choices": [], "usage": found.usage()})
