@@ -127,6 +127,14 @@ def linear(d_in: int, d_out: int, bias: bool = False) -> nn.Linear:
     return layer
 
 
+def matrix_of(layer: nn.Module) -> Tensor:
+    """The matrix (outputs, inputs) of a projection without bias, adapters that stand in its place included."""
+    if type(layer).forward is nn.Linear.forward:
+        return layer.weight  # type: ignore[return-value]
+    weight: Tensor = layer.weight  # type: ignore[assignment]
+    return layer(torch.eye(weight.shape[1], dtype=weight.dtype, device=weight.device)).mT
+
+
 def parameter(value: Tensor, weight_decay: bool = False, lr_scale: float = 1.0) -> nn.Parameter:
     """A free parameter (gate bias, decay, mixing weight): by default without weight decay, never orthogonalised."""
     made = nn.Parameter(value)

@@ -7,6 +7,7 @@ import transformers
 from tokenizers import Tokenizer, decoders, models
 
 import runnel
+from runnel import catalog
 from runnel.decoders import beam
 from runnel.frame import Frame
 from runnel.interop.transformers import RunnelCache, RunnelConfig, RunnelForCausalLM
@@ -140,3 +141,18 @@ def test_adapters_on_the_projections_of_any_mixer(tmp_path):
     assert after < 0.8 * before
     kept = {name.replace("base_layer.", ""): p for name, p in model.named_parameters() if "lora" not in name}
     assert all(torch.equal(base[name], kept[name]) for name in base)
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
+def test_adapters_are_heard_in_every_mixer():
+    """What a model with adapters computes is what the one computes that they are merged into."""
+    for name in catalog.names("mixers"):
+        model = RunnelForCausalLM.of(runnel.build(name, vocab_size=13, d_model=16, n_layers=2).double()).eval()
+        projections = [path for path, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
+        asked = peft.LoraConfig(r=2, target_modules=projections, init_lora_weights=False)
+        with torch.no_grad():
+            plain = model(PROMPT).logits
+            adapted = peft.get_peft_model(model, asked).double().eval()
+            found, merged = adapted(PROMPT).logits, adapted.merge_and_unload()(PROMPT).logits
+        assert (found - plain).abs().max() > 1e-3
+        torch.testing.assert_close(found, merged, rtol=0, atol=1e-9, msg=name)

@@ -27,7 +27,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from runnel.lineage import Lineage
-from runnel.mixer import Mixer, RMSNorm, head_width, linear
+from runnel.mixer import Mixer, RMSNorm, head_width, linear, matrix_of
 from runnel.ops import attend as ops
 from runnel.ops.rope import rope
 from runnel.state import Memory
@@ -84,7 +84,8 @@ class LatentAttention(Mixer):
         self, x: Float[Tensor, "B T D"], state: ops.KeyValues, lineage: Lineage
     ) -> tuple[Float[Tensor, "B T D"], Memory]:
         q, q_rotated, latent, k_rotated = self._project(x, lineage.positions)
-        to_keys, to_values = self.up.weight.unflatten(0, (self.heads, -1)).split([self.width, self.value_width], dim=1)
+        up = matrix_of(self.up).unflatten(0, (self.heads, -1))
+        to_keys, to_values = up.split([self.width, self.value_width], dim=1)
         q = torch.cat([torch.einsum("bthn,hnr->bthr", q, to_keys), q_rotated], dim=-1)
         q = q * (q.shape[-1] / (self.width + self.rotated)) ** 0.5  # scores are over sqrt(N + P)
         k = torch.cat([latent, k_rotated], dim=-1)

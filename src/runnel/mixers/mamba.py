@@ -40,7 +40,7 @@ from torch import Tensor, nn
 from torch.nn.functional import rms_norm, silu, softplus
 
 from runnel.lineage import Lineage
-from runnel.mixer import Mixer, RMSNorm, linear, log_uniform_inverse_softplus, parameter
+from runnel.mixer import Mixer, RMSNorm, linear, log_uniform_inverse_softplus, matrix_of, parameter
 from runnel.ops import conv
 from runnel.ops.selective import gated_selective_scan, signed_selective_scan
 
@@ -73,9 +73,7 @@ class Config:
         if self.eigen_range not in ("positive", "signed"):
             raise ValueError(f"eigen_range of mamba must be positive or signed; got {self.eigen_range!r}")
         if self.polarize and (self.d_state < 2 or self.eigen_range == "signed"):
-            raise ValueError(
-                "polarize of mamba needs d_state >= 2 and eigen_range='positive'"
-            )
+            raise ValueError("polarize of mamba needs d_state >= 2 and eigen_range='positive'")
 
 
 class State(NamedTuple):
@@ -120,7 +118,7 @@ class Mamba(Mixer):
         x, z = self.input(x).chunk(2, dim=-1)  # (B, T, E)
         x, tail = conv.causal_conv_silu(x, self.conv_weight, self.conv_bias, state.tail, lineage)
         rank, b, c = self._select(x)
-        a, w = self._rates(), self.dt.weight
+        a, w = self._rates(), matrix_of(self.dt)
         y, memory = self.scan(x, rank, w, self.dt_bias, a, b, c, self.skip, z, state.memory, lineage)
         return self.out(y), State(tail, memory)
 
