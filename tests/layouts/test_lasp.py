@@ -6,7 +6,17 @@ import torch
 from runnel.layouts import lasp, lasp2
 from runnel.train import Mesh
 
-PATTERNS = ("(gla, mamba2)", "gated_deltanet", "mamba", "mlstm", "lru", "s4d", "log_linear_attention", "block_rnn")
+PATTERNS = (
+    "(gla, mamba2)",
+    "gated_deltanet",
+    "mamba",
+    "mlstm",
+    "lru",
+    "s4d",
+    "s4",
+    "log_linear_attention",
+    "block_rnn",
+)
 
 
 def test_the_ring_is_one_process():

@@ -11,6 +11,11 @@ from runnel.lineage import Lineage
 from runnel.train import Mesh
 
 HYBRIDS = ("(mamba2, attention)", "(gated_deltanet, attention(window=5))", "(gla, mamba, s4d)")
+PRIMITIVES = (
+    *("mingru", "lru", "s4d", "s4", "block_rnn", "mamba", "gla", "rwkv6", "gsa", "rwkv4", "log_linear_attention"),
+    *("deltanet", "rwkv7", "delta_product", "short_conv", "attention"),
+)
+"""A mixer of each that can be cut."""
 LENGTHS = (64, 256, 1024)
 
 
@@ -30,8 +35,8 @@ def test_every_mixer_is_one_process_or_says_why_not():
     assert {"gru", "lstm", "slstm"} <= refused
 
 
-def test_two_by_two_hybrids():
-    for found in many.again(4, "slices:compare", Mesh(data=2, sequence=2), "lasp2", HYBRIDS):
+def test_two_by_two():
+    for found in many.again(4, "slices:compare", Mesh(data=2, sequence=2), "lasp2", (*PRIMITIVES, *HYBRIDS)):
         close(found)
 
 

@@ -8,6 +8,8 @@ HiPPO's matrices are far from normal. With distances along paths it serves padde
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -46,8 +48,8 @@ def state_space_scan(
     lineage: Lineage,
 ) -> tuple[Float[Tensor, "B T D M"], Memory]:
     """M outputs of every channel, and the memory after the last token (pending after a tree)."""
-    if lineage.part is not None:
-        raise ValueError("a state space of full matrices: its rows cannot be cut over processes (sequence=1)")
+    if lineage.part is not None and lineage.valid is None:  # a slice is read as one: its spare columns are padding
+        lineage = replace(lineage, valid=torch.ones(u.shape[:2], dtype=torch.bool, device=u.device))
     if lineage.is_plain and lineage.length > CHUNK and lineage.length % CHUNK:
         whole = lineage.length - lineage.length % CHUNK
         parts = []
@@ -87,7 +89,13 @@ def _chunks(u: Tensor, a: Tensor, b: Tensor, c: Tensor, memory: Tensor, lineage:
     direct = kernel[distance] * blocks.reach[:, :, 0, ..., None, None]
     inherited = read[since] * blocks.from_start[:, :, 0, ..., None, None]
     left = written[since[..., -1:] - since] * blocks.to_end[:, :, 0, ..., None]
-    before, after = _carry(a, since[..., -1], blocks, contract("jdk,{}jd->{}dk", left, inputs), memory)
+    steps, writes = since[..., -1], contract("jdk,{}jd->{}dk", left, inputs)
+    if lineage.part is None:
+        before, after = _carry(a, steps, blocks, writes, memory)
+    else:
+        kept, (_, own) = _kept(a, steps, blocks), _carry(a, steps, blocks, writes, torch.zeros_like(memory))
+        memory, after = lineage.part.exchange.states(_moved, memory, kept, own)
+        before, _ = _carry(a, steps, blocks, writes, memory)
     y = contract("tjdm,{}jd->{}tdm", direct, inputs) + contract("tdmk,{}dk->{}tdm", inherited, before)
     return join(y.flatten(-2)[:, :, None], lineage.length)[:, :, 0].unflatten(-1, c.shape[:2]), after
 
@@ -113,6 +121,21 @@ def _carry(a: Tensor, steps: Tensor, blocks: Blocks, writes: Tensor, memory: Ten
     return torch.stack(before, dim=1), memory
 
 
+def _kept(a: Tensor, steps: Tensor, blocks: Blocks) -> Tensor:
+    """(B, D, N, N): what all chunks do to the memory before them."""
+    total = steps.sum(1)
+    power, square = torch.eye(a.shape[-1], dtype=a.dtype, device=a.device).expand(len(total), *a.shape), a
+    for bit in range(int(total.max()).bit_length()):
+        power = torch.where((total >> bit & 1).bool()[:, None, None, None], square @ power, power)
+        square = square @ square
+    return power * blocks.carries.prod(1)[..., None, None]
+
+
+def _moved(memory: Tensor, kept: Tensor, written: Tensor) -> Tensor:
+    """The memory after a slice that multiplies the one before it by a matrix."""
+    return _apply(kept, memory) + written
+
+
 def _apply(matrices: Tensor, h: Tensor) -> Tensor:
-    """(D, M, N) times (..., D, N) -> (..., D, M)."""
+    """(..., D, M, N) times (..., D, N) -> (..., D, M)."""
     return (matrices @ h[..., None])[..., 0]
