@@ -186,8 +186,9 @@ def _why(found: list[Plan], memory: float) -> list[str]:
 
     best, possible = found[0], sum(plan.fits for plan in found)
     if not best.fits:
-        least = _screen.size(sum(best.memory.values()))
-        return [f"no layout of {len(found)} fits into {_screen.size(memory)}: the smallest takes {least}"]
+        least, part = _screen.size(sum(best.memory.values())), max(best.memory, key=best.memory.__getitem__)
+        nothing = f"no layout of {len(found)} fits into {_screen.size(memory)}"
+        return [f"{nothing}: the smallest takes {least}, most of it {part} ({_screen.size(best.memory[part])})"]
     bound = "computing" if best.compute >= best.communication else "sending"
     links = ", ".join(f"{_screen.size(size)} {link} nodes" for link, size in best.links.items())
     return [
