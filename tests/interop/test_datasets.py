@@ -5,6 +5,7 @@ import torch
 
 import runnel
 from runnel.codecs.bytes import Bytes
+from runnel.data import open_source
 from runnel.data.text import Config, Source
 from runnel.interop.datasets import stream
 from runnel.train import TrainConfig, fit
@@ -28,6 +29,23 @@ def test_training_reads_them(tmp_path):
     before = model.embed.weight.clone()
     fit(model, source(RECORDS, tmp_path / "spool"), tmp_path / "run", TrainConfig(steps=3))
     assert not torch.equal(before, model.embed.weight)
+
+
+def test_datasets_themselves(tmp_path):
+    """As objects of either kind; and what `save_to_disk` wrote, alone and by its split, as `runnel train` names it."""
+    datasets = pytest.importorskip("datasets", reason="its objects need datasets")
+    datasets.disable_progress_bars()
+    made = datasets.Dataset.from_list(RECORDS)
+    expected = stream(RECORDS, tmp_path / "plain")
+    made.save_to_disk(tmp_path / "alone")
+    datasets.DatasetDict({"train": made}).save_to_disk(tmp_path / "split")
+    found = [stream(made, tmp_path / "a"), stream(made.to_iterable_dataset(), tmp_path / "b")]
+    for name in ("alone", "split"):
+        opened = open_source(f"hf://{tmp_path / name}", Bytes(), 16, 4, 0, tmp_path / "spool" / name)
+        found.append(opened.stream)
+    for one in found:
+        assert list(one.documents) == list(expected.documents)
+        assert one.read(0, len(one)).tobytes() == expected.read(0, len(expected)).tobytes()
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ def spool_tables(paths: list[Path], column: str, limit: int, folder: Path) -> St
 
 
 def spool_dataset(name: str, split: str, column: str, limit: int, folder: Path) -> Stream:
-    """The same of what `datasets.load_dataset` streams: a name on the hub, or a folder."""
+    """The same of what `datasets` streams: a name on the hub, a folder of files, or one that `save_to_disk` wrote."""
     records = _records(name.removeprefix(HUB), split, column)
     return write_documents(_first(records, limit), folder, key_of([name, split, column, limit], []))
 
@@ -53,10 +53,16 @@ def _records(name: str, split: str, column: str) -> Iterator[bytes]:
     except ImportError:
         raise ValueError(f"{HUB}{name} needs the package datasets: pip install datasets") from None
     try:
-        rows = datasets.load_dataset(name, split=split, streaming=True)
+        rows = _rows(datasets, name, split)
     except (OSError, ValueError) as error:
         raise ValueError(f"{HUB}{name} cannot be read by datasets: {_first_line(error)}") from error
     yield from contents(rows, column)
+
+
+def _rows(datasets: Any, name: str, split: str) -> Any:
+    if (Path(name) / "state.json").is_file():
+        return datasets.load_from_disk(name)  # what `save_to_disk` wrote: of one dataset, which is no split
+    return datasets.load_dataset(name, split=split, streaming=True)
 
 
 def _texts(paths: list[Path], column: str) -> Iterator[bytes]:
