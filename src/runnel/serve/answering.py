@@ -12,10 +12,10 @@ from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from runnel.serve.engine import Engine
-from runnel.serve.jobs import Ended, Event, Failed, Job
+from runnel.serve.jobs import Ended, Event, Failed, Job, Told
 
 Found = TypeVar("Found")
-Events = list[tuple[int, Event]]
+Events = list[tuple[int, Told]]
 """What was told, each with the number of its job."""
 
 
@@ -29,7 +29,7 @@ class Call:
     def __init__(self, engine: Engine) -> None:
         self.engine, self.jobs = engine, list[Job]()
         self.loop = asyncio.get_running_loop()
-        self.told: Events = []
+        self.told = list[tuple[int, Event]]()
         self.waiting: asyncio.Future[None] | None = None  # of who wants to hear when there is something
         self.open = 0
         self.failed: BaseException | None = None
@@ -60,13 +60,15 @@ class Call:
         if self.failed is not None:
             raise self.failed
         told, self.told = self.told, []
-        for place, (number, event) in enumerate(told):
+        found: Events = []
+        for number, event in told:
             if isinstance(event, Failed):
                 self.failed = event.error
-                return told[:place] or await self.several()
+                return found or await self.several()
             if isinstance(event, Ended) or not self.jobs[number].rows:
                 self.open -= 1
-        return told
+            found.append((number, event))
+        return found
 
     def close(self) -> None:
         for job in self.jobs:

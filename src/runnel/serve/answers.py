@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from runnel.serve import speech
-from runnel.serve.jobs import Ended, Event, Read, Wrote
+from runnel.serve.jobs import Ended, Read, Told, Wrote
 from runnel.serve.plan import Plan, call_in
 from runnel.serve.readings import Reading, Scored
 from runnel.serve.served import Served
@@ -40,13 +40,12 @@ class Choice:
     def spoken(self) -> list[Spoken]:
         return [spoken for piece in self.pieces for spoken in piece.spoken]
 
-    def hear(self, event: Event) -> Piece:
+    def hear(self, event: Wrote | Ended) -> Piece:
         """What an event adds to the text."""
         if isinstance(event, Wrote):
             self.tokens += len(event.tokens)
             piece = self.speech.push(event)
         else:
-            assert isinstance(event, Ended)
             self.reason = REASONS[event.reason]
             piece = self.speech.finish()
         self.pieces.append(piece)
@@ -91,11 +90,10 @@ class Answer(ABC):
         """The choice that an event of a job of this number is about."""
         return number * self.plan.n + event.row
 
-    def hear(self, number: int, event: Event) -> list[dict[str, Any]]:
+    def hear(self, number: int, event: Told) -> list[dict[str, Any]]:
         """What an event adds to the choices, as parts of a stream."""
         if isinstance(event, Read):
             return []
-        assert isinstance(event, Wrote | Ended)
         index = self.index(number, event)
         piece = self.choices[index].hear(event)
         silent = not piece.text and not piece.spoken and self.choices[index].reason is None
@@ -128,7 +126,7 @@ class Completion(Answer):
         found = self._choice(index, self.choices[index], piece.text, piece.spoken)
         return {**found, "drafted": [one.drafted for one in piece.spoken]}
 
-    def hear(self, number: int, event: Event) -> list[dict[str, Any]]:
+    def hear(self, number: int, event: Told) -> list[dict[str, Any]]:
         if isinstance(event, Read) and self.asked.echo:
             return self._echo(number, event.reading)
         return super().hear(number, event)

@@ -51,7 +51,8 @@ class Failed(NamedTuple):
     error: BaseException
 
 
-Event = Read | Wrote | Ended | Failed
+Told = Read | Wrote | Ended
+Event = Told | Failed
 
 
 class Busy(Exception):
