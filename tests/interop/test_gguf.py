@@ -9,16 +9,21 @@ import runnel
 from runnel import interop
 from runnel.interop import gguf as writer
 
-from .families import test_gemma2, test_llama, test_mamba, test_mistral, test_qwen3
+from .families import test_gemma2, test_llama, test_mamba, test_mistral, test_qwen2, test_qwen3
 from .families.support import tokens
 
 CASES = {
     "llama": test_llama.TestLlama,
     "mistral_whole": test_mistral.TestMistral,
+    "qwen2": test_qwen2.TestQwen2,
     "qwen3": test_qwen3.TestQwen3,
     "mamba": test_mamba.TestMamba,
 }
-CASES |= {"llama_linear": test_llama.TestLlama, "falcon_mamba": test_mamba.TestMamba}
+CASES |= {
+    "llama_linear": test_llama.TestLlama,
+    "llama_yarn": test_llama.TestLlama,
+    "falcon_mamba": test_mamba.TestMamba,
+}
 
 
 def written(case, tmp_path, family=None):
@@ -74,11 +79,13 @@ def test_llama_cpp_computes_the_same(case, tmp_path):
     llama_cpp = pytest.importorskip("llama_cpp", reason="needs llama-cpp-python")
     made, file = written(case, tmp_path)
     (ids,) = tokens(20)
-    other = llama_cpp.Llama(str(file), n_ctx=64, logits_all=True, verbose=False, n_threads=1)
+    wide = {"type_k": llama_cpp.GGML_TYPE_F32, "type_v": llama_cpp.GGML_TYPE_F32}  # it keeps halves otherwise
+    other = llama_cpp.Llama(str(file), n_ctx=64, logits_all=True, verbose=False, n_threads=1, **wide)
     other.eval(ids[0].tolist())
     with torch.no_grad():
         expected = made.ours(ids)[0][0].numpy()
     found = np.array(other.scores[: ids.shape[1]])
-    assert np.abs(found - expected).max() / np.abs(expected).max() < 1e-3
+    bound = 2e-4 if case == "falcon_mamba" else 2e-5  # llama.cpp knows one epsilon for all of its norms
+    assert np.abs(found - expected).max() / np.abs(expected).max() < bound
     text = runnel.generate(made.ours, ids.tolist(), max_new_tokens=1, decoder="greedy").tokens[0]
     assert int(found[-1].argmax()) == text[0]

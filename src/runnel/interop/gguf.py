@@ -4,7 +4,8 @@
 
 Numbers stay as they are (float32, float16 or bfloat16; what llama.cpp wants in float32 is written so); its own tools
 quantise a file. Two things are not as in a folder of transformers: pairs of a rotated head stand side by side
-in llama's queries and keys, and Mamba's A is stored as it is used, -exp(A_log).
+in llama's queries and keys, and Mamba's A is stored as it is used, -exp(A_log). Falcon Mamba's norms of dt, B and C
+have the epsilon of its other norms there, whatever its config.json says.
 """
 
 from __future__ import annotations
