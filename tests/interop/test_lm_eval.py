@@ -79,7 +79,7 @@ def test_a_task_gives_the_same_by_the_class_and_by_a_server(run, tmp_path):
                 model_args=arguments,
                 tasks=["sums"],
                 batch_size=size,
-                task_manager=TaskManager(include_path=str(tmp_path)),
+                task_manager=TaskManager(include_path=str(tmp_path), include_defaults=False),
                 bootstrap_iters=0,
                 log_samples=True,
             )
