@@ -60,7 +60,7 @@ class Loop:
         self.model, self.drafter, self.acceptance, self.policy = model, drafter, acceptance, policy
         self.on_tokens = on_tokens
         self.target_calls = self.drafted = self.accepted = 0
-        self.draft_seconds = 0.0
+        self.draft_seconds, self.resting = 0.0, 0
 
     def draw_for(self, row: Row) -> RowDraw:
         """The row's own way to pick a token, for drafters that draw."""
@@ -80,30 +80,42 @@ class Loop:
             batch.state = self.round(batch.rows, batch.state)
 
     def round(self, rows: Sequence[Row], state: State) -> State:
-        """Draft, verify, accept, commit."""
-        before, started = [len(row.tokens) for row in rows], time.perf_counter()
-        drafting = any(row.memory is not None for row in rows)
-        drafts, propose_seconds = self._drafts(rows) if drafting else ([], 0.0)
+        """Draft, verify, accept, commit. Nothing is drafted, and nobody asked, for rounds that the policy rests."""
+        if self.resting or not any(row.memory is not None for row in rows):
+            self.resting = max(0, self.resting - 1)
+            return self._written(rows, state, [])[-1]
+        started = time.perf_counter()
+        drafts, propose_seconds = self._drafts(rows, state)
         drafted = time.perf_counter()
-        forest = Forest(rows, drafts)
+        forest, walks, state = self._written(rows, state, drafts)
+        ended = time.perf_counter()
+        took = propose_seconds, ended - drafted, ended - started
+        self.policy.observe(Round([row.index for row in rows], forest, walks, *took))
+        self.resting = self.policy.rest()
+        self.draft_seconds += drafted - started + time.perf_counter() - ended
+        return state
+
+    def _written(self, rows: Sequence[Row], state: State, drafts: Sequence[Draft]) -> tuple[Forest, list[Walk], State]:
+        """Verify, accept, commit, and tell who wants to know."""
+        before, forest = [len(row.tokens) for row in rows], Forest(rows, drafts)
         said, commit = self._verify(state, forest)
         walks = [Walk(row, root, forest, said) for root, row in enumerate(rows)]
         self.acceptance.accept(walks)
         state = commit([walk.path for walk in walks])
-        verified = time.perf_counter()
-        own = self.model.own_state(state)
-        for walk, count in zip(walks, before, strict=True):
-            self._report(walk, walk.row.tokens[count:], own)
-        if drafting:
-            ended = time.perf_counter()
-            took = propose_seconds, ended - drafted, ended - started
-            self.policy.observe(Round([row.index for row in rows], forest, walks, *took))
-        self._count(rows, forest, walks)
-        if drafting:
-            self.draft_seconds += drafted - started + time.perf_counter() - verified
-        return state
+        if self.drafter is not None and self.drafter.looks_back:
+            for walk in walks:
+                if walk.row.memory is not None and not walk.row.done:
+                    self.drafter.look_back(walk.row.memory, walk.seen())
+                    self._tell(walk.row, (self.model.own_state(state), walk.path[0]))
+        if self.on_tokens is not None:
+            for row, count in zip(rows, before, strict=True):
+                self.on_tokens(row.index, row.tokens[count:])
+        self.target_calls += 1
+        self.drafted += len(forest.tokens) - len(rows)
+        self.accepted += sum(len(walk.path) - 1 for walk in walks)
+        return forest, walks, state
 
-    def _drafts(self, rows: Sequence[Row]) -> tuple[list[Draft], float]:
+    def _drafts(self, rows: Sequence[Row], state: State) -> tuple[list[Draft], float]:
         """What is drafted for every row that the drafter remembers something of, and the seconds that it took."""
         assert self.drafter is not None
         indices = [row.index for row in rows]
@@ -111,10 +123,22 @@ class Loop:
         budgets = self.policy.budgets(indices, room)
         if not any(budgets):
             return [], 0.0
+        own = self.model.own_state(state)
+        for place, row in enumerate(rows):
+            if row.memory is not None:
+                self._tell(row, (own, place))
         started = time.perf_counter()
         drafts = self.drafter.propose_all([row.memory for row in rows], budgets)
         seconds = time.perf_counter() - started
         return self.policy.trimmed(indices, drafts) if any(draft.tokens for draft in drafts) else [], seconds
+
+    def _tell(self, row: Row, place: Place) -> None:
+        """Let the drafter know what the row gained since it was last told."""
+        assert self.drafter is not None
+        if row.told < len(row.tokens):
+            self.drafter.stand(row.memory, place)
+            self.drafter.advance(row.memory, row.tokens[row.told :])
+            row.told = len(row.tokens)
 
     def _verify(self, state: State, forest: Forest) -> tuple[Said, Callable[[list[list[int]]], State]]:
         """What the model says after every node, and what makes the next state of the accepted paths."""
@@ -124,17 +148,3 @@ class Loop:
             return Said(read.logits[:, -1].double().cpu(), read.hidden[:, -1]), lambda paths: read.state
         out = self.model.verify(state, forest.tree)
         return Said(out.logits.double().cpu(), out.hidden), lambda paths: state.commit(out.pending, paths)
-
-    def _report(self, walk: Walk, tokens: list[int], state: State) -> None:
-        if self.drafter is not None and not walk.row.done:
-            if self.drafter.looks_back:
-                self.drafter.look_back(walk.row.memory, walk.seen())
-            self.drafter.stand(walk.row.memory, (state, walk.path[0]))
-            self.drafter.advance(walk.row.memory, tokens)
-        if self.on_tokens is not None:
-            self.on_tokens(walk.row.index, tokens)
-
-    def _count(self, rows: Sequence[Row], forest: Forest, walks: Sequence[Walk]) -> None:
-        self.target_calls += 1
-        self.drafted += len(forest.tokens) - len(rows)
-        self.accepted += sum(len(walk.path) - 1 for walk in walks)

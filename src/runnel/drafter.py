@@ -45,15 +45,17 @@ class Drafter(ABC):
 
     @abstractmethod
     def advance(self, memory: Any, tokens: Sequence[int]) -> None:
-        """Note the tokens that followed, whether proposed or not. Changes the memory in place."""
+        """Note the tokens that followed, whether proposed or not: those of several rounds together, unless it looks
+        back. Changes the memory in place.
+        """
 
     def look_back(self, memory: Any, seen: Seen) -> None:
         """Note what the model said in a round, before `advance` tells what followed."""
         return
 
     def stand(self, memory: Any, place: Place) -> None:
-        """Note the place of the model's state that has read the row but its newest token: after the prompt, and in
-        every round between `look_back` and `advance`.
+        """Note the place of the model's state that has read the row but its newest token: after the prompt, and
+        before every `advance`.
         """
         return
 

@@ -1,4 +1,6 @@
-"""What a policy measures while a text is written: how long calls take, and how often guesses are right."""
+"""What a policy measures while a text is written: how long calls take, how often guesses are right, and whether it pays
+to guess at all.
+"""
 
 from __future__ import annotations
 
@@ -132,9 +134,9 @@ class Chances:
         self.known: dict[Key, float] = {}  # what was asked for since the last round
         self.clock = 0
 
-    def tick(self) -> None:
-        """Another round: what was seen grows older, so that guesses which did not pay are tried again now and then."""
-        self.clock += 1
+    def tick(self, rounds: int = 1) -> None:
+        """More rounds: what was seen grows older, so that guesses which did not pay are tried again now and then."""
+        self.clock += rounds
         self.known.clear()
 
     def note(self, trust: int, depth: int, rank: int, right: bool) -> None:
@@ -191,3 +193,57 @@ Key = tuple[int, int, int]
 def _key(trust: int, depth: int, rank: int) -> Key:
     kind = sum(trust >= least for least in KINDS) - 1
     return kind, min(depth, DEEPEST), min(rank, LAST_RANK)
+
+
+LONGEST_REST, BEARABLE = 256, 0.01
+"""Rounds that a drafter rests at most; and no more than make what it loses this part of the time of all rounds."""
+LONGEST_PAUSE, PAUSES = 8, 0.5
+"""Rounds of a pause at most; and no more than this part of those since a guess was last worth its verification."""
+
+
+class Rests:
+    """Rounds that draft nothing as drafting did not pay.
+
+    A rest follows rounds of drafts that wrote slower than plain ones: twice as long each time, but not longer than
+    keeps the loss small, for texts change. A pause follows rounds in which no guess was worth its verification. It
+    costs nothing, and of a text that begins to repeat it misses a few tokens.
+
+    left, next: rounds to come of this rest, and of another. idle: rounds since a guess was worth its verification.
+    """
+
+    def __init__(self) -> None:
+        self.gained, self.spent = Mean(), Mean()
+        self.left, self.next, self.idle = 0, 1, 0
+
+    def tried(self, gain: float, seconds: float, plain: float) -> None:
+        """A round of drafts wrote so many tokens a row in so many seconds; plain ones take `plain` for one."""
+        self.idle = 0
+        self.gained.note(gain)
+        self.spent.note(seconds)
+        if self.gained.weight < 4:
+            return
+        lost = self.spent.total / (self.gained.total * plain) - 1
+        if lost <= 0:
+            self.next = 1
+        else:
+            self.left, self.next = self.next, min(2 * self.next, LONGEST_REST, 1 + int(lost / BEARABLE))
+
+    def idled(self) -> None:
+        """No guess was worth its verification."""
+        self.idle += 1
+
+    def over(self) -> bool:
+        """Whether another round need not rest. If not, it is the last of the rest."""
+        rested, self.left = self.left > 0, 0
+        return not rested
+
+    def unseen(self) -> int:
+        """Rounds from now on that nobody need look at: all of a pause, and all but the last of a rest, which tells what
+        plain rounds cost by now.
+        """
+        if self.left:
+            unseen, self.left = self.left - 1, 1
+        else:
+            unseen = min(LONGEST_PAUSE, int(PAUSES * self.idle))
+            self.idle += unseen
+        return unseen

@@ -33,7 +33,8 @@ class Row:
     """One text. prompt: all that is known to stand before it. newest: its last token, not yet in the state. position:
     where the next token will stand. decoder: who picks its tokens. stop_text: what looks for stop strings in it.
 
-    memory: what the drafter remembers of it; recalled: what its decoder does; trail: what its constraints do.
+    memory: what the drafter remembers of it; told: how many of the tokens it knows of; recalled: what its decoder
+    remembers; trail: what its constraints do.
     ended: why nothing more is written: "eos", "stop" (a stop string) or "length"; None while the row goes on.
     """
 
@@ -50,6 +51,7 @@ class Row:
     logprobs: list[float] = field(default_factory=list)
     top_logprobs: list[dict[int, float]] = field(default_factory=list)
     memory: Any = None
+    told: int = 0
     recalled: Mapping[str, Any] = field(default_factory=dict)
     trail: Trail = field(default_factory=Trail)
     ended: str | None = field(init=False)

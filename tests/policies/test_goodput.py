@@ -6,6 +6,7 @@ import torch
 from runnel.draft import Draft
 from runnel.drafters import suffix
 from runnel.generation import generate
+from runnel.measured import LONGEST_PAUSE
 from runnel.policies import Round, goodput
 from runnel.rows import Forest, Row, Said, Walk
 from tests.decoding.support import RAGGED, Branching, sharp
@@ -23,9 +24,14 @@ class Likely:
         self.policy, self.chance, self.draft_seconds = policy, chance, draft_seconds
         self.length, self.trust, self.rng = length, trust, random.Random(0)
         self.seconds = self.tokens = 0.0
-        self.drafted = []
+        self.drafted, self.resting, self.asked = [], 0, 0
 
     def round(self):
+        if self.resting:
+            self.resting, self.seconds, self.tokens = self.resting - 1, self.seconds + PLAIN, self.tokens + 1
+            self.drafted.append(0)
+            return
+        self.asked += 1
         budget = self.policy.budgets([0], [100])[0]
         count = min(budget, self.length)
         drafted = self.draft_seconds * count
@@ -41,6 +47,7 @@ class Likely:
         guesses = len(draft.tokens)
         verify = PLAIN + (0.1 + PER_GUESS * guesses if guesses else 0.0)
         self.policy.observe(Round([0], forest, [walk], drafted, verify, drafted + verify))
+        self.resting = self.policy.rest()
         self.seconds += drafted + verify
         self.tokens += len(walk.path)
         self.drafted.append(guesses)
@@ -98,6 +105,19 @@ def test_a_dear_drafter_rests_when_it_does_not_pay():
     assert dear.speed(3000) > 0.97
     pays = Likely(policy(), 0.95, draft_seconds=0.05)
     assert pays.speed(600) > 2.0
+
+
+def test_where_nothing_pays_hardly_anybody_is_asked_and_where_it_does_everybody_is():
+    lost = Likely(policy(), 0.05, known=True)
+    assert lost.speed(900) == 1.0 and sum(lost.drafted) == 0
+    assert lost.asked < 900 / (LONGEST_PAUSE + 1) + 20
+    lost.chance = 1.0
+    before = lost.asked
+    lost.speed(LONGEST_PAUSE + 50)
+    assert lost.asked - before >= 50 and lost.drafted[-40:] == [6] * 40
+    sure = Likely(policy(), 0.95, known=True)
+    sure.speed(300)
+    assert sure.asked == 300
 
 
 def test_trust_is_told_apart():

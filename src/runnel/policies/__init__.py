@@ -46,3 +46,7 @@ class LengthPolicy(ABC):
     def observe(self, round: Round) -> None:
         """Note what a round cost and what it gained."""
         return
+
+    def rest(self) -> int:
+        """Rounds from now on that draft nothing, of which the policy is neither asked nor told."""
+        return 0

@@ -10,7 +10,8 @@ Paper: "Optimizing Speculative Decoding for Serving Large Language Models Using 
 The chances are those that the drafter gives (`Draft.chances`); else they are counted here by how far it trusts its
 guess, by depth and by rank. The seconds of a call are a line in the number of tokens, fitted as they come, and one
 number for a plain call. When drafting has cost more time than it saved, the drafter rests, twice as long each time; but
-not longer than keeps the loss small, for texts change.
+not longer than keeps the loss small, for texts change. Where no guess was worth its verification, it pauses: for a part
+of the rounds since one was, nobody is asked, and they are rounds of plain decoding (`runnel.measured.Rests`).
 
 Deviates: the paper chooses one length for all requests from an offline profile. Here the profile is measured on the way
 and the choice is made node by node, after drafting where drafts are cheap (3) and before it where they are dear (4).
@@ -24,7 +25,7 @@ from itertools import combinations
 from operator import itemgetter
 
 from runnel.draft import Draft
-from runnel.measured import Chances, Costs, Line, Mean
+from runnel.measured import Chances, Costs, Line, Mean, Rests
 from runnel.policies import LengthPolicy, Round
 
 PAPERS = {"Optimizing Speculative Decoding for Serving Large Language Models Using Goodput": "2406.14066"}
@@ -33,8 +34,6 @@ CHEAP = 0.05
 LONGEST = 16
 LEAST = 0.02
 """A guess that is right less often is not looked at."""
-LONGEST_REST, BEARABLE = 256, 0.01
-"""Rounds that a drafter rests at most; and no more than make what it loses this part of the time of all rounds."""
 PLAIN_ROUNDS = frozenset(8**power for power in range(8))
 """Rounds that draft nothing, so that what a plain call costs is known."""
 
@@ -58,13 +57,12 @@ class Goodput(LengthPolicy):
         self.chances, self.trusts = Chances(), dict[int, int]()
         self.costs = Costs(config.first_slope)
         self.drafting, self.draft_seconds = Line(), Mean()  # of a round, by the guesses of a row, and by and large
-        self.gained, self.spent = Mean(), Mean()
-        self.rounds, self.asked, self.cheap, self.resting, self.rest = 0, False, True, 0, 1
+        self.rests = Rests()
+        self.rounds, self.asked, self.cheap = 0, False, True
 
     def budgets(self, rows: Sequence[int], room: Sequence[int]) -> list[int]:
         self.rounds += 1
-        self.asked = self.resting == 0 and self.rounds not in PLAIN_ROUNDS
-        self.resting = max(0, self.resting - 1)
+        self.asked = self.rests.over() and self.rounds not in PLAIN_ROUNDS
         if not self.asked:
             return [0] * len(room)
         self.cheap = self.draft_seconds.value(0.0, 1.0) <= CHEAP * self.costs.seconds(len(rows), 0)
@@ -107,11 +105,19 @@ class Goodput(LengthPolicy):
         self.draft_seconds.note(round.draft_seconds)
         if not self.cheap:
             self.drafting.note(guesses / count, round.draft_seconds)
-        if guesses or not self.cheap:
-            for row, walk in zip(round.rows, round.walks, strict=True):
-                if row in self.trusts:
-                    self._count(self.trusts[row], round, walk.path, done=walk.row.done)
-            self._settle(count, count + sum(len(walk.path) - 1 for walk in round.walks), round.seconds)
+        if not guesses and self.cheap:
+            self.rests.idled()
+            return
+        for row, walk in zip(round.rows, round.walks, strict=True):
+            if row in self.trusts:
+                self._count(self.trusts[row], round, walk.path, done=walk.row.done)
+        written = count + sum(len(walk.path) - 1 for walk in round.walks)
+        self.rests.tried(written / count, round.seconds, self.costs.seconds(count, 0))
+
+    def rest(self) -> int:
+        unseen = self.rests.unseen()
+        self.chances.tick(unseen)
+        return unseen
 
     def _count(self, trust: int, round: Round, path: Sequence[int], done: bool) -> None:
         """What became of the guesses below the accepted nodes; where a row ended, nothing is known of the last ones."""
@@ -122,20 +128,8 @@ class Goodput(LengthPolicy):
             for rank, child in enumerate(round.forest.children.get(node, ())):
                 self.chances.note(trust, depth, rank, child == below)
 
-    def _settle(self, count: int, written: int, seconds: float) -> None:
-        """Let the drafter rest when its rounds write slower than plain ones."""
-        self.gained.note(written / count)
-        self.spent.note(seconds)
-        if self.gained.weight < 4:
-            return
-        lost = self.spent.total / (self.gained.total * self.costs.seconds(count, 0)) - 1
-        if lost <= 0:
-            self.rest = 1
-        else:
-            self.resting, self.rest = self.rest, min(2 * self.rest, LONGEST_REST, 1 + int(lost / BEARABLE))
-
     def _best_length(self, rows: int, trust: int, room: int) -> int:
-        """Eq. (4), at least one where there is room: that drafting pays at all is up to `_settle`."""
+        """Eq. (4), at least one where there is room: that drafting pays at all is up to `Rests`."""
         reach, expected, rates = 1.0, 1.0, list[float]()
         for length in range(1, min(room, LONGEST) + 1):
             reach *= self.chances.of(trust, length, 0)

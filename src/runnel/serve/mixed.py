@@ -73,3 +73,6 @@ class Watched(LengthPolicy):
     def observe(self, round: Round) -> None:
         self.policy.observe(round)
         self.see(round)
+
+    def rest(self) -> int:
+        return self.policy.rest()
