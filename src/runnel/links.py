@@ -7,6 +7,7 @@ to be remembered from call to call is the giver's own state, so that forks, tree
 | link | given by | value |
 |---|---|---|
 | `embedding` | the model | (B, T, D): what the first layer reads |
+| `tokens` | a model of tokens | `Tokens`: the tokens, and the vectors of all of them |
 | any other | a mixer that says so in `gives` | (B, T, width), or any memory where the width is None |
 
 Weights may be shared too: a page asks its `Wiring` for a module by name, and gets the one that an earlier layer made.
@@ -18,9 +19,9 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
 from operator import add
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from runnel.lineage import Lineage
@@ -28,8 +29,16 @@ from runnel.mixer import Mixer
 from runnel.state import Memory
 
 EMBEDDING = "embedding"
+TOKENS = "tokens"
 Links = Mapping[str, Memory]
 """The values of links by name. Vectors are (B, T, width), a column for each token of the call."""
+
+
+class Tokens(NamedTuple):
+    """ids: of the call; of a mixture of tokens the heaviest. table: the embedding, before any norm or position."""
+
+    ids: Int[Tensor, "B T 1"]
+    table: Float[Tensor, "V D"]
 
 
 class Wiring:
@@ -38,8 +47,8 @@ class Wiring:
     given: the widths of the links so far. layer: the number of the layer that is being built.
     """
 
-    def __init__(self, d_model: int) -> None:
-        self.given: dict[str, int | None] = {EMBEDDING: d_model}
+    def __init__(self, d_model: int, reads_tokens: bool = False) -> None:
+        self.given: dict[str, int | None] = {EMBEDDING: d_model, **({TOKENS: None} if reads_tokens else {})}
         self.layer = 0
         self._shared: dict[str, tuple[Any, Any]] = {}
 
@@ -54,6 +63,16 @@ class Wiring:
                 f"{first}; got {config}"
             )
         return module
+
+    def add(self, mixer: Mixer) -> None:
+        """What a layer gives. ValueError where it takes what no layer before it gave."""
+        for name in taken(mixer):
+            if name not in self.given:
+                raise ValueError(
+                    f"layers cannot be linked: layer {self.layer} takes the link {name!r}; given are "
+                    f"{', '.join(self.given)}"
+                )
+        self.given |= given(mixer)
 
     def agree(self, name: str, sizes: Mapping[str, int]) -> None:
         """ValueError where the layers that use a link have other sizes than the first of them."""

@@ -20,7 +20,7 @@ from runnel import catalog, patterns
 from runnel.frame import Embedding, Frame, Norm, Positions
 from runnel.head import Head
 from runnel.lineage import Lineage
-from runnel.links import EMBEDDING, Ahead, Linked, LinkedBeside, Links, Wiring, call, given
+from runnel.links import EMBEDDING, TOKENS, Ahead, Linked, LinkedBeside, Links, Tokens, Wiring, call, taken
 from runnel.mixer import Beside, Mixer, linear, parameter_groups
 from runnel.state import Memory, PendingState, State
 from runnel.storage import read_json, read_tensors, write_json, write_tensors
@@ -120,13 +120,15 @@ class LinkedLayer(Layer):
         return self._through_block(self._added("mixer", x, read, y)), memory, gifts
 
 
-def layers_of(specs: Iterable[patterns.Layer], d_model: int, frame: Frame | None = None) -> list[Layer]:
-    """Layers one after the other. ValueError where they cannot be linked."""
-    frame, wiring, made = frame or Frame(), Wiring(d_model), []
+def layers_of(
+    specs: Iterable[patterns.Layer], d_model: int, frame: Frame | None = None, reads_tokens: bool = False
+) -> list[Layer]:
+    """Layers one after the other. ValueError where they cannot be linked. reads_tokens: their model does."""
+    frame, wiring, made = frame or Frame(), Wiring(d_model, reads_tokens), []
     for wiring.layer, spec in enumerate(specs):
         mixer = _mixer(spec, d_model, frame, wiring)
         made.append((LinkedLayer if isinstance(mixer, Linked) else Layer)(spec, d_model, frame, mixer))
-        wiring.given |= given(mixer)
+        wiring.add(mixer)
     return made
 
 
@@ -241,7 +243,7 @@ class Model(nn.Module):
             self.embed = linear(config.outcomes, config.d_model, bias=True)
         self.positions = None if frame.positions is None else Positions(frame.positions, config.d_model)
         self.embedding_norm = frame.make_norm(config.d_model) if frame.embedding_norm else None
-        self.layers = nn.ModuleList(layers_of(specs, config.d_model, frame))
+        self.layers = nn.ModuleList(layers_of(specs, config.d_model, frame, config.vocab_size is not None))
         self.norm: Norm = frame.make_norm(config.d_model)
         default_head = "categorical" if config.vocab_size is not None else "gaussian"
         self.head: Head = _head(config.head or default_head, config)
@@ -329,8 +331,15 @@ class Model(nn.Module):
 
     def _run(self, inputs: Tensor, memories: Memory, lineage: Lineage) -> tuple[Tensor, Memory]:
         x = self._embedded(inputs, lineage)
-        x, after, _ = through(self.layers, x, memories, lineage, {EMBEDDING: x})
+        x, after, _ = through(self.layers, x, memories, lineage, {EMBEDDING: x, **self._tokens(inputs)})
         return self.norm(x), after
+
+    def _tokens(self, inputs: Tensor) -> Links:
+        """The link of tokens, where a layer takes it."""
+        if not isinstance(self.embed, Embedding) or not any(TOKENS in taken(mixer) for mixer in self.mixers):
+            return {}
+        ids = inputs.argmax(-1) if inputs.is_floating_point() else inputs
+        return {TOKENS: Tokens(ids[..., None], self.embed.scaled(self.embed.weight))}
 
     def _embedded(self, inputs: Tensor, lineage: Lineage) -> Tensor:
         if isinstance(self.embed, Embedding) and inputs.is_floating_point():

@@ -3,7 +3,7 @@
 import torch
 
 from runnel import Lineage, catalog
-from runnel.links import EMBEDDING, Linked, Wiring, call
+from runnel.links import EMBEDDING, TOKENS, Linked, Links, Tokens, Wiring, call
 from runnel.mixer import Cell, Mixer
 
 
@@ -16,8 +16,16 @@ def mixer(name: str, d_model: int = 8, **options) -> Mixer:
 
 
 def run(made: Mixer, x: torch.Tensor, **links) -> torch.Tensor:
-    """The outputs over fresh rows. links: those that the mixer takes; the embedding is x where nothing else is said."""
-    return call(made, x, made.init_state(x.shape[0]), Lineage.sequence(*x.shape[:2]), {EMBEDDING: x, **links})[0]
+    """The outputs over fresh rows. links: those that the mixer takes, where they are not those of a model."""
+    state, lineage = made.init_state(x.shape[0]), Lineage.sequence(*x.shape[:2])
+    return call(made, x, state, lineage, {**links_of_a_model(x), **links})[0]
+
+
+def links_of_a_model(x: torch.Tensor) -> Links:
+    """As a model gives them; the embedding is x, and tokens are some of seven."""
+    ids = torch.arange(x.shape[0] * x.shape[1]).view(*x.shape[:2], 1) % 7
+    table = torch.randn(7, x.shape[-1], dtype=x.dtype, generator=torch.Generator().manual_seed(7))
+    return {EMBEDDING: x, TOKENS: Tokens(ids, table)}
 
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:

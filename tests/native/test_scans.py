@@ -9,10 +9,11 @@ import torch
 import runnel
 from runnel import catalog, native
 from runnel.lineage import Lineage
-from runnel.links import EMBEDDING, call
+from runnel.links import call
 from runnel.native import scans
 from runnel.ops import conv, scan, selective
 from runnel.state import leaves
+from tests.mixers.support import links_of_a_model
 from tests.mixers.support import mixer as make_mixer
 
 pytestmark = pytest.mark.skipif(not native.available(), reason="the extension was not built")
@@ -204,7 +205,7 @@ def test_every_mixer_trains_the_same_with_and_without(name):
     valid = torch.ones(2, 40) if lineage.valid is None else lineage.valid.float()
 
     def run():
-        y, state, _ = call(mixer, x, mixer.init_state(2), lineage, {EMBEDDING: x})
+        y, state, _ = call(mixer, x, mixer.init_state(2), lineage, links_of_a_model(x))
         y = y * valid[..., None]
         floats = [leaf for leaf in leaves(state) if leaf.is_floating_point()]
         loss = (y * normal(*y.shape, seed=5)).sum() + sum(leaf.square().sum() for leaf in floats)

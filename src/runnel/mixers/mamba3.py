@@ -81,9 +81,10 @@ class Mamba3(Mixer):
         self.b_norm, self.c_norm = RMSNorm(self.d_state), RMSNorm(self.d_state)
         self.b_bias, self.c_bias = [parameter(torch.ones(self.heads, self.written)) for _ in range(2)]
         self.skip = parameter(torch.ones(self.heads, 1))
-        for name, value in {"wide_x": 1 / self.rank, "wide_z": 1.0, "narrow": 1 / self.rank}.items():
-            weight = torch.full((self.rank, self.heads, self.width), value)
-            self.register_parameter(name, parameter(weight) if self.rank > 1 else None)
+        ranks = torch.ones(self.rank, self.heads, self.width)
+        self.wide_x = parameter(ranks / self.rank) if self.rank > 1 else None
+        self.wide_z = parameter(ranks) if self.rank > 1 else None
+        self.narrow = parameter(ranks / self.rank) if self.rank > 1 else None
         self.out = linear(self.inner, d_model)
 
     def init_state(self, batch_size: int) -> State:
@@ -102,12 +103,12 @@ class Mamba3(Mixer):
         before, last = conv.shift(torch.cat([b.flatten(-2), x], dim=-1).flatten(-2), state.last, lineage)
         b_before, x_before = before.unflatten(-1, (self.heads, -1)).split([self.written, self.width], dim=-1)
         decayed = (1 - share) * dt * log_decay.exp()
-        values = [self._wide(decayed[..., None] * x_before), self._wide((share * dt)[..., None] * x)]
-        keys, ranks = [b_before.unflatten(-1, (self.rank, -1)), b], self.rank - 1
-        keys, values = torch.cat(keys, dim=3).transpose(2, 3), torch.cat(values, dim=2)
-        keys, values = [pad(part, (0, 0, 0, 0, 0, ranks)) for part in (keys, values)]  # substeps that only read
-        queries = pad(c.transpose(2, 3), (0, 0, 0, 0, self.rank + ranks, 0))  # after all writes
-        decays = pad(log_decay[:, :, None], (0, 0, 0, self.rank + 2 * ranks))  # before them
+        written = [self._wide(decayed[..., None] * x_before), self._wide((share * dt)[..., None] * x)]
+        by_head, more = [b_before.unflatten(-1, (self.rank, -1)), b], self.rank - 1  # substeps that only read
+        keys = pad(torch.cat(by_head, dim=3).transpose(2, 3), (0, 0, 0, 0, 0, more))
+        values = pad(torch.cat(written, dim=2), (0, 0, 0, 0, 0, more))
+        queries = pad(c.transpose(2, 3), (0, 0, 0, 0, self.rank + more, 0))  # after all writes
+        decays = pad(log_decay[:, :, None], (0, 0, 0, self.rank + 2 * more))  # before them
         scan = substeps if self.rank == 1 else every_substep
         y, memory = scan(outer_scan, (queries, keys, values, decays), state.memory, lineage)
         y = y.reshape(*y.shape[:2], -1, self.heads, self.width)[:, :, -self.rank :]
@@ -144,6 +145,6 @@ class Mamba3(Mixer):
     def _output(self, y: Tensor, x: Tensor, z: Tensor) -> Tensor:
         """y (B, T, R, H, P); x, z (B, T, H, P)."""
         y = y + self.skip * self._wide(x)
-        if self.narrow is None:
+        if self.narrow is None or self.wide_z is None:
             return self.out(y.flatten(2) * silu(z).flatten(2))
         return self.out((self.narrow * y * silu(z[:, :, None] * self.wide_z)).sum(2).flatten(-2))

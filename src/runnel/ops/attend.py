@@ -113,10 +113,22 @@ def attend(
     call = Call(q, k, v, memory, lineage, window, sinks, cap)
     if lineage.part is not None:
         return lineage.part.exchange.attend(call)
-    grow, y = partial(append, window=window, sinks=sinks), _attention(call)
+    return _attention(call), remember(k, v, memory, lineage, window, sinks)
+
+
+def remember(
+    k: Float[Tensor, "B T G K"],
+    v: Float[Tensor, "B T G V"] | Int[Tensor, "B T G V"],
+    memory: KeyValues,
+    lineage: Lineage,
+    window: int | None = None,
+    sinks: int = 0,
+) -> Memory:
+    """The memory grown by the tokens of a call (pending after a tree), without what no later token can see."""
+    grow = partial(append, window=window, sinks=sinks)
     if lineage.is_tree:
-        return y, Pending(grow, memory, (k, v), _gather if window is None else None)
-    return y, grow(memory, lineage, k, v)
+        return Pending(grow, memory, (k, v), _gather if window is None else None)
+    return grow(memory, lineage, k, v)
 
 
 def _attention(call: Call) -> Tensor:

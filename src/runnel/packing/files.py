@@ -132,7 +132,7 @@ def _part(entry: dict[str, Any], shell: Model, tensors: list[Tensor], zero: list
     layer = shell.layers[index]
     if any(buffer.is_meta for buffer in layer.buffers()):  # some that no file holds
         specs = patterns.parse(config.pattern, config.channel, config.n_layers)
-        layer = layers_of(specs[: index + 1], config.d_model, config.frame)[index]
+        layer = layers_of(specs[: index + 1], config.d_model, config.frame, config.vocab_size is not None)[index]
     return TorchLayer(index, _filled(layer, entry, tensors))
 
 

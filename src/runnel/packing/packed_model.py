@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from runnel.frame import Positions
 from runnel.head import Head
 from runnel.lineage import Lineage
-from runnel.links import EMBEDDING, Links
+from runnel.links import EMBEDDING, TOKENS, Links, Tokens
 from runnel.model import LinkedLayer, ModelConfig, Reading, check_inputs
 from runnel.packing.memory import Held, Memories
 from runnel.packing.segment import Nodes, Segment, nodes_of_chain
@@ -151,7 +151,7 @@ class PackedModel:
 
     def _run(self, elements: Tensor, memories: Memory, nodes: Nodes) -> tuple[Tensor, Memory]:
         x, made, held = self._embed(elements, nodes), [], {}
-        links = self._links(x, nodes)
+        links = self._links(elements, x, nodes)
         for part, own in self._own(memories):
             if isinstance(part, Segment):
                 x, layers, held[part.layers.start] = part.run(x, own, nodes)
@@ -163,7 +163,7 @@ class PackedModel:
 
     def _run_tree(self, elements: Tensor, state: State, nodes: Nodes) -> tuple[Tensor, Pending]:
         x, left = self._embed(elements, nodes), []
-        links = self._links(x, nodes)
+        links = self._links(elements, x, nodes)
         for part, own in self._own(state.layers):
             if isinstance(part, Segment):
                 x, verified = part.verify(x, own, nodes)
@@ -191,17 +191,22 @@ class PackedModel:
             node_of[nodes.rows, nodes.columns] = torch.arange(nodes.count)
         return x, Pending(advance, state.layers, (node_of, columns))
 
-    def _links(self, x: Tensor, nodes: Nodes) -> Links:
+    def _links(self, elements: Tensor, x: Tensor, nodes: Nodes) -> Links:
         """What layers in PyTorch may take of the model itself."""
-        native = all(isinstance(part, Segment) for part in self.parts)
-        return {} if native else {EMBEDDING: self._padded(x, nodes)}
+        if all(isinstance(part, Segment) for part in self.parts):
+            return {}
+        links: Links = {EMBEDDING: self._padded(x, nodes)}
+        if self.embedding is None:
+            return links
+        ids = elements.argmax(-1) if elements.is_floating_point() else elements
+        return {**links, TOKENS: Tokens(self._padded(ids[:, None], nodes), self.embedding)}
 
     def _by_torch(
         self, part: TorchLayer, x: Tensor, memory: Memory, nodes: Nodes, links: Links
     ) -> tuple[Tensor, Memory, Links]:
         """The vectors (N, D) after a layer, its memory, and the links with what it gave."""
         read = self._padded(x, nodes)
-        links = {EMBEDDING: read} if part.layers.start == 0 else links  # a native part may have made it
+        links = {**links, EMBEDDING: read} if part.layers.start == 0 else links  # a native part may have made it
         if isinstance(part.layer, LinkedLayer):
             y, memory, gifts = part.layer(read, memory, nodes.lineage, links)
             links = {**links, **gifts}

@@ -13,7 +13,7 @@ from torch import Tensor
 from runnel.frame import Embedding
 from runnel.head import Head
 from runnel.lineage import Lineage
-from runnel.links import EMBEDDING, Links, given, taken
+from runnel.links import EMBEDDING, TOKENS, Links, given, taken
 from runnel.model import LinkedLayer, Model
 from runnel.native.packed import KINDS, together
 from runnel.packing.builder import Builder, View
@@ -57,7 +57,7 @@ class _Packer:
         self.first = model.embed if model.config.vocab_size is None else model.embedding_norm
         self.fallbacks: dict[str, str] = {}
         self._checked: dict[str, str | None] = {}
-        self._widths: dict[str, int | None] = {EMBEDDING: self.width}
+        self._widths: dict[str, int | None] = {EMBEDDING: self.width, TOKENS: None}
         for mixer in model.mixers:
             self._widths |= given(mixer)
 
@@ -113,7 +113,7 @@ class _Packer:
         """Every link that is taken: the layers that it passes, and those that give and take it. Where a native part
         makes the embedding, the first layer stands for who gives it.
         """
-        givers: dict[str, tuple[int, ...]] = {EMBEDDING: () if self.first is None else (0,)}
+        givers: dict[str, tuple[int, ...]] = {EMBEDDING: () if self.first is None else (0,), TOKENS: ()}
         for taker, mixer in enumerate(self.model.mixers):
             for name in taken(mixer):
                 giver = givers[name]
