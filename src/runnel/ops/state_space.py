@@ -89,13 +89,13 @@ def _chunks(u: Tensor, a: Tensor, b: Tensor, c: Tensor, memory: Tensor, lineage:
     direct = kernel[distance] * blocks.reach[:, :, 0, ..., None, None]
     inherited = read[since] * blocks.from_start[:, :, 0, ..., None, None]
     left = written[since[..., -1:] - since] * blocks.to_end[:, :, 0, ..., None]
-    steps, writes = since[..., -1], contract("jdk,{}jd->{}dk", left, inputs)
+    steps, given = since[..., -1], contract("jdk,{}jd->{}dk", left, inputs)
     if lineage.part is None:
-        before, after = _carry(a, steps, blocks, writes, memory)
+        before, after = _carry(a, steps, blocks, given, memory)
     else:
-        kept, (_, own) = _kept(a, steps, blocks), _carry(a, steps, blocks, writes, torch.zeros_like(memory))
+        kept, (_, own) = _kept(a, steps, blocks), _carry(a, steps, blocks, given, torch.zeros_like(memory))
         memory, after = lineage.part.exchange.states(_moved, memory, kept, own)
-        before, _ = _carry(a, steps, blocks, writes, memory)
+        before, _ = _carry(a, steps, blocks, given, memory)
     y = contract("tjdm,{}jd->{}tdm", direct, inputs) + contract("tdmk,{}dk->{}tdm", inherited, before)
     return join(y.flatten(-2)[:, :, None], lineage.length)[:, :, 0].unflatten(-1, c.shape[:2]), after
 
