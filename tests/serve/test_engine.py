@@ -11,7 +11,6 @@ import runnel
 from runnel import native
 from runnel.decoders import sample
 from runnel.serve.engine import Limits
-from runnel.serve.server import share_cores
 from tests.serve.conftest import serving
 from tests.serve.support import alone, completion, parts_of
 
@@ -194,17 +193,3 @@ def test_times_that_are_noted_together_are_those_of_a_histogram():
             apart.observe(seconds)
     expected = [line for line in generate_latest(theirs).decode().splitlines() if "created" not in line]
     assert generate_latest(ours).decode().splitlines() == expected
-
-
-@needs_native
-def test_pytorch_leaves_the_cores_to_kernels(model):
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
-        share_cores(runnel.build("mingru", vocab_size=256, d_model=16))
-        assert (torch.get_num_threads(), native.threads()) == (2, 2)
-        share_cores(model)
-        assert (torch.get_num_threads(), native.threads()) == (1, 2)
-    finally:
-        torch.set_num_threads(before)
-        native.use_threads(None)

@@ -40,7 +40,6 @@ _kernels: Any = _found(os.environ.get("RUNNEL_NATIVE", "1"))
 
 _PLAIN = (Tensor, torch.nn.Parameter)
 _left_out: ContextVar[bool] = ContextVar("left_out", default=False)
-_threads: int | None = None
 
 
 def available() -> bool:
@@ -85,24 +84,11 @@ def use(name: str) -> None:
         raise ValueError(f"this machine runs {instruction_sets()}; got {name!r}")
 
 
-def threads() -> int:
-    """Threads of a kernel: as many as PyTorch's, unless `use_threads` said otherwise."""
-    return _threads or torch.get_num_threads()
-
-
-def use_threads(count: int | None) -> None:
-    """Run the kernels of this process by so many threads, whatever PyTorch uses; None for as many."""
-    global _threads
-    if count is not None and count < 1:
-        raise ValueError(f"count must be at least 1; got {count}")
-    _threads = count
-
-
 def to_bf16(x: Float32[Tensor, "*N"]) -> BFloat16[Tensor, "*N"]:
     """Rounded to nearest even."""
     x = x.contiguous()
     out = torch.empty_like(x, dtype=torch.bfloat16)
-    kernels().to_bf16(x.data_ptr(), out.data_ptr(), x.numel(), threads())
+    kernels().to_bf16(x.data_ptr(), out.data_ptr(), x.numel(), torch.get_num_threads())
     return out
 
 

@@ -39,7 +39,7 @@ class PackedMatrix:
         weight = weight.detach().float().contiguous()
         outputs, inputs = weight.shape
         packed = cls(kind, outputs, inputs, torch.empty(nbytes(kind, outputs, inputs), dtype=torch.uint8))
-        packed.layout.pack(weight.data_ptr(), inputs, packed.data.data_ptr(), native.threads())
+        packed.layout.pack(weight.data_ptr(), inputs, packed.data.data_ptr(), torch.get_num_threads())
         return packed
 
     @property
@@ -59,7 +59,7 @@ class PackedMatrix:
         x = x if x.stride(1) == 1 else x.contiguous()
         y = torch.empty(x.shape[0], self.outputs)
         at = 0 if bias is None else bias.data_ptr()
-        rows, threads = x.shape[0], native.threads()
+        rows, threads = x.shape[0], torch.get_num_threads()
         self.layout.multiply(
             self.data.data_ptr(), at, x.data_ptr(), x.stride(0), rows, y.data_ptr(), self.outputs, threads
         )

@@ -111,7 +111,7 @@ class _SelectiveScan(torch.autograd.Function):
         reset = None if reset is None else reset.contiguous()
         rows = [_rows(part) for part in (x, steps, b, c, y, z)]
         data = _addresses(a, memory, reset, last, kept, skip, dt_bias)
-        kernels.selective_forward([batch, length, channels, states], rows, data, native.threads())
+        kernels.selective_forward([batch, length, channels, states], rows, data, torch.get_num_threads())
         ctx.save_for_backward(x, dt, a, b, c, dt_weight, dt_bias, skip, z, reset, kept)
         return y, last
 
@@ -129,7 +129,7 @@ class _SelectiveScan(torch.autograd.Function):
         dskip, ddt_bias = x.new_empty(2, batch, channels)
         rows = [_rows(part) for part in (x, steps, b, c, dy, z, dx, dsteps, dz)]
         data = _addresses(a, None, reset, dlast, kept, skip, dt_bias, da, db, dc, dmemory, dskip, ddt_bias)
-        kernels.selective_backward([batch, length, channels, states], rows, data, native.threads())
+        kernels.selective_backward([batch, length, channels, states], rows, data, torch.get_num_threads())
         gradients = da.sum(0), db.sum(0), dc.sum(0), dmemory
         if dt_weight is None:
             return dx, dsteps, *gradients, None, None, None, None, None, None
@@ -146,7 +146,7 @@ class _DiagonalScan(torch.autograd.Function):
     def forward(ctx: Any, a: Tensor, b: Tensor, memory: Tensor) -> Tensor:
         h = b.new_empty(b.shape)
         rows = [_rows(z) for z in (a, b, h)]
-        native.kernels().diagonal_forward(list(b.shape), rows, _addresses(memory), native.threads())
+        native.kernels().diagonal_forward(list(b.shape), rows, _addresses(memory), torch.get_num_threads())
         ctx.save_for_backward(a, memory, h)
         return h
 
@@ -157,7 +157,7 @@ class _DiagonalScan(torch.autograd.Function):
         da, db, dmemory = h.new_empty(h.shape), h.new_empty(h.shape), torch.empty_like(memory)
         rows = [_rows(z) for z in (a, db, h, _channels_contiguous(dh), da)]
         data = _addresses(memory, dmemory)
-        native.kernels().diagonal_backward(list(h.shape), rows, data, native.threads())
+        native.kernels().diagonal_backward(list(h.shape), rows, data, torch.get_num_threads())
         return da, db, dmemory
 
 
@@ -169,7 +169,7 @@ class _Convolution(torch.autograd.Function):
         y = x.new_empty(x.shape)
         ctx.sizes = [*x.shape, weight.shape[0], int(silu)]
         data = _addresses(weight, bias, tail, taps)
-        native.kernels().convolution_forward(ctx.sizes, [_rows(x), _rows(y)], data, native.threads())
+        native.kernels().convolution_forward(ctx.sizes, [_rows(x), _rows(y)], data, torch.get_num_threads())
         ctx.save_for_backward(x, weight, bias, tail, taps)
         return y
 
@@ -182,7 +182,7 @@ class _Convolution(torch.autograd.Function):
         dweight, dbias = x.new_empty(batch, *weight.shape), x.new_empty(batch, channels)
         rows = [_rows(z) for z in (x, x, _channels_contiguous(dy), dx)]
         data = _addresses(weight, bias, tail, taps, dtail, dweight, dbias)
-        native.kernels().convolution_backward(ctx.sizes, rows, data, native.threads())
+        native.kernels().convolution_backward(ctx.sizes, rows, data, torch.get_num_threads())
         return dx, dweight.sum(0), None if bias is None else dbias.sum(0), dtail, None, None
 
 
@@ -191,7 +191,7 @@ class _Decays(torch.autograd.Function):
     def forward(ctx: Any, log: Tensor) -> Tensor:
         size = log.shape[-1]
         decay = log.new_empty(*log.shape, size)
-        chunks, threads = log.numel() // size, native.threads()
+        chunks, threads = log.numel() // size, torch.get_num_threads()
         native.kernels().decays_forward(chunks, size, log.data_ptr(), decay.data_ptr(), threads)
         ctx.save_for_backward(decay)
         return decay
@@ -202,7 +202,7 @@ class _Decays(torch.autograd.Function):
         (decay,) = ctx.saved_tensors
         size, ddecay = decay.shape[-1], ddecay.contiguous()
         dlog = decay.new_empty(decay.shape[:-1])
-        chunks, threads = dlog.numel() // size, native.threads()
+        chunks, threads = dlog.numel() // size, torch.get_num_threads()
         addresses = _addresses(decay, ddecay, dlog)
         native.kernels().decays_backward(chunks, size, *addresses, threads)
         return dlog

@@ -12,7 +12,6 @@ import torch
 from jaxtyping import Float32, Float64, Int64
 from torch import Tensor
 
-from runnel import native
 from runnel.lineage import FROM_STATE, Lineage
 from runnel.native.packed import PackedMatrix
 from runnel.packing.builder import KINDS, Spec
@@ -145,7 +144,7 @@ class Segment:
         arena, y = self.arena.take(count * self.spec.totals[0]), torch.empty(count, self.width)
         self.program.run(
             count, 1, self.arena.no_nodes(count), [], [], [], arena.data_ptr(), x.data_ptr(), y.data_ptr(),
-            native.threads(), self._clock,
+            torch.get_num_threads(), self._clock,
         )  # fmt: skip
         return y
 
@@ -157,7 +156,7 @@ class Segment:
         def call(after: list[int], columns: list[Columns]) -> None:
             self.program.run(
                 nodes.count, nodes.batch_size, nodes.addresses, held.addresses, after, columns, arena.data_ptr(),
-                x.data_ptr(), y.data_ptr(), native.threads(), self._clock,
+                x.data_ptr(), y.data_ptr(), torch.get_num_threads(), self._clock,
             )  # fmt: skip
 
         return y, *self._after(held, nodes, call)
@@ -170,7 +169,7 @@ class Segment:
         after = self.form.room(nodes.batch_size) if self.form.offsets[-1] and nodes.are_chains else None
         self.program.verify(
             nodes.count, nodes.batch_size, nodes.addresses, held.addresses, [] if after is None else after[1], columns,
-            arena.data_ptr(), x.data_ptr(), y.data_ptr(), native.threads(), self._clock,
+            arena.data_ptr(), x.data_ptr(), y.data_ptr(), torch.get_num_threads(), self._clock,
         )  # fmt: skip
         return y, Verified(arena, nodes.count, after)
 
@@ -185,7 +184,7 @@ class Segment:
                 return
             self.program.commit(
                 nodes.count, nodes.batch_size, nodes.addresses, held.addresses, [] if made else after, columns,
-                verified.arena.data_ptr(), where.data_ptr(), verified.nodes, native.threads(), self._clock,
+                verified.arena.data_ptr(), where.data_ptr(), verified.nodes, torch.get_num_threads(), self._clock,
             )  # fmt: skip
 
         return self._after(held, nodes, call, made)

@@ -37,7 +37,7 @@ from runnel.serve.errors import Refused, answered
 from runnel.serve.jobs import Busy
 from runnel.serve.keys import Keys
 from runnel.serve.replicas import AHEAD, HOPS, labelled, rank, read_marked
-from runnel.serve.server import Settings, app_of, check_address, share_cores, share_memory
+from runnel.serve.server import Settings, app_of, check_address, share_memory
 from runnel.serve.store import Budget, claim, hold
 
 Message = MutableMapping[str, Any]
@@ -152,7 +152,6 @@ class Server:
         share_memory()
         self.app, self.open = app_of(settings), dict[str, asyncio.Queue[Message]]()
         self.service = self.app.state.service
-        share_cores(self.service.served.model)
         self.service.engine.start()
         self.id = serve.get_replica_context().replica_id.unique_id
 

@@ -34,7 +34,7 @@ from runnel.serve.door import PATIENCE
 from runnel.serve.errors import Refused, answered
 from runnel.serve.jobs import Busy
 from runnel.serve.keys import Keys
-from runnel.serve.server import Settings, check_address, server_of, share_cores, share_memory
+from runnel.serve.server import Settings, check_address, server_of, share_memory
 from runnel.serve.store import claim
 
 log = logging.getLogger("runnel.serve")
@@ -95,9 +95,7 @@ def _serve(settings: Settings, pipe: Any) -> None:
     """A replica's process. It ends with the router, whose end of the pipe closes."""
     share_memory()
     threading.Thread(target=_outlive, args=(pipe,), daemon=True).start()
-    server = server_of(settings, pipe.send)
-    share_cores(server.service.served.model)
-    server.run()
+    server_of(settings, pipe.send).run()
 
 
 def _outlive(pipe: Any) -> None:

@@ -12,14 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 import uvicorn
 
 import runnel
 from runnel import catalog, codecs, native
 from runnel.drafters import Drafter
 from runnel.model import Model
-from runnel.packing.packed_model import PackedModel
 from runnel.serve.app import MOST_BODY, create_app
 from runnel.serve.engine import Engine, Limits
 from runnel.serve.keys import Keys
@@ -159,18 +157,7 @@ def share_memory() -> None:
         ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
 
 
-def share_cores(model: Any) -> None:
-    """Where kernels do all the work of a model, PyTorch is left with little: by one thread. Several would wait for each
-    other, and for cores on which the event loop and the clients run, longer than the work takes.
-    """
-    if isinstance(model, PackedModel) and not model.fallbacks:
-        native.use_threads(native.threads())
-        torch.set_num_threads(1)
-
-
 def serve(settings: Settings, ready: Callable[[str], None]) -> None:
     """Serve until a signal comes, and then until what runs is finished, or `drain` seconds have passed."""
     share_memory()
-    server = server_of(settings, ready)
-    share_cores(server.service.served.model)
-    server.run()
+    server_of(settings, ready).run()
