@@ -1,7 +1,7 @@
 """Reading a checkpoint: seconds and memory beside `safetensors.torch.load_file` on the same folder.
 
-    python benchmarks/checkpoint.py --json results/checkpoint.json     a Llama of 2.2 GB in bfloat16; a minute
-    python benchmarks/checkpoint.py --quick                            one of 40 MB
+    python benchmarks/checkpoint.py --page docs/results/checkpoint.md     a Llama of 2.2 GB in bfloat16; a minute
+    python benchmarks/checkpoint.py --quick                               one of 19 MB
 
 Both libraries map the files, so that a model is there before its numbers are. Three spans are timed: "load" ends when
 the model can be called; "load and read" when every byte of its weights has been read, the files being in the page
@@ -44,15 +44,19 @@ QUICK = {"vocab_size": 4000, "hidden_size": 256, "num_hidden_layers": 8, "interm
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--quick", action="store_true", help="a model of 40 MB")
+    parser.add_argument("--quick", action="store_true", help="a model of 19 MB")
     parser.add_argument("--json", type=Path, help="keep the report here")
+    parser.add_argument("--page", type=Path, help="write it as a page of the documentation")
     parser.add_argument("--memory", nargs=2, help=argparse.SUPPRESS)  # way and folder, in a process of its own
     given = parser.parse_args()
     if given.memory is not None:
         print(json.dumps(memory(given.memory[0], Path(given.memory[1]))))
         return
     with tempfile.TemporaryDirectory() as name:
-        show(measured(Path(name), {**LLAMA, **(QUICK if given.quick else {})}, given.repeats), given.json)
+        report = measured(Path(name), {**LLAMA, **(QUICK if given.quick else {})}, given.repeats)
+    show(report, given.json)
+    if given.page is not None:
+        given.page.write_text(page(report), encoding="utf-8")
 
 
 def measured(folder: Path, config: dict[str, Any], repeats: int) -> dict[str, Any]:
@@ -72,6 +76,28 @@ def measured(folder: Path, config: dict[str, Any], repeats: int) -> dict[str, An
             name: {kind: taken / size for kind, taken in own.items()} for name, own in zip(WAYS, told, strict=True)
         }
     return report
+
+
+def page(report: dict[str, Any]) -> str:
+    """Markdown."""
+    lines = [["", *WAYS, "ratio"], ["---"] * (len(WAYS) + 2)]
+    for span, times in report["ratio"].items():
+        own = [f"{1000 * report['seconds'][f'{name}: {span}']:,.0f} ms" for name in WAYS]
+        lines.append([span, *own, f"{times:.2f}"])
+    for kind in ("peak", "own"):
+        shares = [report["memory"][name][kind] for name in WAYS] if "memory" in report else []
+        lines += [[f"memory, {kind}", *(f"{share:.3f}" for share in shares), ""]] if shares else []
+    table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    explained = (__doc__ or "").split("\n\n", 2)[2]
+    return f"""# Reading a checkpoint
+
+Made by `python benchmarks/checkpoint.py --page docs/results/checkpoint.md`: a Llama of {report["bytes"] / 1e9:.1f} GB
+in bfloat16 beside `safetensors.torch.load_file` on the same folder, {report["processor"]}, {report["threads"]} threads.
+Medians; ratios are medians of those within a round.
+
+{explained}
+{table}
+"""
 
 
 def spans(name: str, folder: Path) -> dict[str, Way]:

@@ -36,9 +36,12 @@ function written down in the tests.
 
 Decoding is the same for every family: what holds for a pattern holds for a checkpoint that has become one.
 
-Files are mapped: what the model has as the file has it (all but queries, keys and values of most families, which are
-joined) is not copied, and comes from disk when it is used. `python benchmarks/checkpoint.py` measures reading beside
-safetensors' own; a folder that is being read must stay as it is.
+Files are mapped: what the model has as the file has it is not copied, and comes from disk when it is used. Queries,
+keys and values, which lie apart in a file and are one tensor here, are mapped one after the other (on Linux); copied
+are only the pages where they meet, and a part that begins elsewhere in its page than it would in the whole, after a
+bias, say. Whole copies are made of what is in another order: GPT-2's transposed matrices, Qwen3-Next's interleaved
+heads. A folder that is being read must stay as it is. How long reading takes and how much memory, beside safetensors'
+own reader, is in [results/checkpoint.md](results/checkpoint.md).
 """
 WRONG = """## Where transformers {version} differs from itself
 

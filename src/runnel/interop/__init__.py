@@ -99,7 +99,7 @@ def load(folder: str | Path, dtype: torch.dtype | None = None) -> Model:
     theirs = complete(family, config)
     model = shapes(family.model_config(theirs))
     stored = _named(folders.open_tensors(path), family)
-    ours, used = own_tensors(model), set()
+    ours, used, modules = own_tensors(model), set(), dict(model.named_modules())
     for entry in family.table(theirs):
         parts = []
         for name, shape in zip(entry.their_names, entry.required([ours[n] for n in entry.our_names]), strict=True):
@@ -112,7 +112,8 @@ def load(folder: str | Path, dtype: torch.dtype | None = None) -> Model:
         apart = isinstance(entry.how, Joined)
         made = [folders.joined(parts)] if apart else entry.how.ours([part.read() for part in parts])
         for name, tensor in zip(entry.our_names, made, strict=True):
-            _place(model, name, tensor.to(dtype or tensor.dtype).contiguous())
+            owner, _, leaf = name.rpartition(".")
+            _place(modules[owner], leaf, tensor.to(dtype or tensor.dtype).contiguous())
             del ours[name]
         for part in parts:
             part.release()
@@ -233,10 +234,8 @@ def _check_rest(path: Path, names: set[str], family: ModuleType) -> None:
         raise ValueError(f"{path} has {len(rest)} tensors that its model_type does not: {', '.join(rest[:3])}")
 
 
-def _place(model: Model, name: str, tensor: Tensor) -> None:
-    """Put a tensor where the model has a parameter of this name, and keep how the optimiser treats it."""
-    owner, _, leaf = name.rpartition(".")
-    module = model.get_submodule(owner)
+def _place(module: nn.Module, leaf: str, tensor: Tensor) -> None:
+    """Put a tensor where a module has a parameter of this name, and keep how the optimiser treats it."""
     made = nn.Parameter(tensor)
-    made.__dict__.update(module.get_parameter(leaf).__dict__)
+    made.__dict__.update(getattr(module, leaf).__dict__)
     setattr(module, leaf, made)
