@@ -143,7 +143,19 @@ def test_a_stop_string_may_begin_and_end_within_tokens():
 def test_the_end_token_goes_before_the_stop_string():
     always = [logit_bias.Config({4: 1e9})]
     found = runnel.generate(sharp(), [[1]], 9, processors=always, stop="b", eos=4, codec=Letters())
-    assert (found.texts, found.ended) == (["a"], ["eos"])
+    assert (found.texts, found.tokens, found.ended) == ([""], [[4]], ["eos"])
+
+
+@pytest.mark.parametrize("options", [{"drafter": "suffix"}, {"decoder": "beam"}, {"stop": "zz", "n": 2}])
+def test_the_end_token_is_of_the_tokens_and_not_of_the_text(options):
+    codec, common = Letters(), {"max_new_tokens": 30, "codec": Letters(), **options}
+    free = runnel.generate(sharp(), [RAGGED[0]], **common)
+    eos = free.tokens[0][5]
+    found = runnel.generate(sharp(), [RAGGED[0]], eos=eos, **common)
+    assert "eos" in found.ended
+    for text, tokens, end in zip(found.texts, found.tokens, found.ended, strict=True):
+        assert (tokens[-1] == eos) == (end == "eos") and eos not in tokens[:-1]
+        assert text == codec.decode(tokens[:-1] if end == "eos" else tokens)
 
 
 def test_no_limit_is_reached_before_the_first_token():

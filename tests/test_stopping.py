@@ -55,3 +55,9 @@ def test_characters_of_several_bytes():
 def test_an_empty_stop_string_is_refused():
     with pytest.raises(ValueError, match="at least one character; got an empty one"):
         StopText(Bytes(), ["a", ""])
+
+
+def test_a_token_that_ends_the_text_is_no_part_of_it_and_releases_nothing():
+    text = StopText(Pieces([b"a", b"bc", b"<end>"]), ["ab", "c<"], ends={2})
+    assert (text.push(0), text.push(2), text.finish(), text.text) == (b"", b"", b"a", b"a")
+    assert text.after([1, 2]).text == b"bc" and not text.after([1, 2]).found

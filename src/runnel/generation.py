@@ -65,10 +65,11 @@ class Generation:
 
     tokens: the new tokens, the one that ended a row (an eos, the last of a stop string) included. logprobs: for each,
     its log-probability in nats under the model's own law (before processors, temperature and truncation).
-    ended: why a row is no longer: "eos", "stop" or "length". texts: with a codec, what was written, up to a stop
-    string. top_logprobs: for each token the likeliest ones in its place, likeliest first. state: of each row after all
-    its tokens but the newest, so that `generate(model, [[newest], ...], state=state)` goes on without reading anything
-    again. scores: what a search ranked each text by. prompts: the prompt that each text follows, by index.
+    ended: why a row is no longer: "eos", "stop" or "length". texts: with a codec, what was written, without the eos and
+    up to a stop string. top_logprobs: for each token the likeliest ones in its place, likeliest first. state: of each
+    row after all its tokens but the newest, so that `generate(model, [[newest], ...], state=state)` goes on without
+    reading anything again. scores: what a search ranked each text by. prompts: the prompt that each text follows, by
+    index.
     """
 
     tokens: list[list[int]]
@@ -125,7 +126,7 @@ def generate(
         list of lists).
     n: samples for each prompt, which is read once; of a search, its n best texts, best first.
     seed: row i (of prompts x samples) draws with seed + i, or with its own when a list is given.
-    eos: the token or tokens that end a row.
+    eos: the token or tokens that end a row. They are of its tokens, not of its text.
     stop: strings that end a row; they may begin and end within tokens, and are looked for in what is written only.
     codec: what the tokens stand for; needed for `stop`, and gives `Generation.texts`.
     top_logprobs: how many of the likeliest tokens to note at every place.
@@ -154,7 +155,7 @@ def generate(
     earlier, lengths = earlier_of(read, state, vocab_size), state.lengths.tolist()
     whole = [[*before, *text] for before, text in zip(earlier, texts, strict=True)]
     positions = [length + len(text) for length, text in zip(lengths, texts, strict=True)]
-    stop_text = None if codec is None else StopText(codec, strings)
+    stop_text = None if codec is None else StopText(codec, strings, stops)
     unread = [text[:-1] for text in texts]
     if isinstance(guided, Guided):
         state = guided.begun(state, texts, chunk)

@@ -7,19 +7,19 @@ of those that end at one byte, the one that begins first. So the cut does not de
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from runnel.codecs import Codec
 
 
 class StopText:
-    """The bytes of one text as its tokens come, up to a stop string.
+    """The bytes of one text as its tokens come, up to a stop string. ends: tokens that end it, which are no part of it.
 
     found: whether a stop string is complete; `text` then ends before it.
     """
 
-    def __init__(self, codec: Codec, stops: Sequence[str | bytes] = ()) -> None:
-        self.codec = codec
+    def __init__(self, codec: Codec, stops: Sequence[str | bytes] = (), ends: Collection[int] = frozenset()) -> None:
+        self.codec, self.ends = codec, ends
         self.stops = [stop.encode() if isinstance(stop, str) else bytes(stop) for stop in stops]
         if not all(self.stops):
             raise ValueError("a stop string must have at least one character; got an empty one")
@@ -34,7 +34,7 @@ class StopText:
 
     def after(self, tokens: Sequence[int]) -> StopText:
         """One of its own that has read these tokens, up to a stop string."""
-        fresh = StopText(self.codec, self.stops)
+        fresh = StopText(self.codec, self.stops, self.ends)
         for token in tokens:
             if not fresh.found:
                 fresh.push(token)
@@ -43,6 +43,8 @@ class StopText:
     def push(self, token: int) -> bytes:
         """Read a token. Returns the bytes that are now known to be text: no stop string can begin in them any more."""
         assert not self.found, "nothing follows a stop string"
+        if token in self.ends:
+            return b""
         if not self.stops:
             self._kept.append(self.codec.token_bytes[token])
             return self._kept[-1]

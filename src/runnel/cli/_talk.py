@@ -45,14 +45,13 @@ class Local:
         from runnel.stopping import StopText
 
         prompt, ends = [*self.newest, *self._turn(message)], self.codec.ends
-        shown, characters = StopText(self.codec, self.stops), getincrementaldecoder("utf-8")("replace")
+        shown, characters = StopText(self.codec, self.stops, ends), getincrementaldecoder("utf-8")("replace")
         told = list[str]()
 
         def hear(row: int, tokens: list[int]) -> None:
             for token in tokens:
-                if token not in ends:
-                    told.append(characters.decode(shown.push(token)))
-                    show(told[-1])
+                told.append(characters.decode(shown.push(token)))
+                show(told[-1])
 
         options = {"codec": self.codec, "stop": self.stops, "eos": ends, **self.options}
         written = generate(self.model, [prompt], state=self.state, on_tokens=hear, **options)

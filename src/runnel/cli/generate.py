@@ -156,8 +156,8 @@ def stream(model: Any, codec: Codec, tokens: list[int], out: _screen.TextOut, **
     from runnel import generation
     from runnel.stopping import StopText
 
-    shown, characters = StopText(codec, options.get("stop", ())), getincrementaldecoder("utf-8")("replace")
-    ends = frozenset(options.get("eos") or ())
+    shown = StopText(codec, options.get("stop", ()), frozenset(options.get("eos") or ()))
+    characters = getincrementaldecoder("utf-8")("replace")
     out.decorate(codec.decode(tokens), "dim")
     with ExitStack() as reading:
         if len(tokens) > LONG_PROMPT:
@@ -165,7 +165,7 @@ def stream(model: Any, codec: Codec, tokens: list[int], out: _screen.TextOut, **
 
         def show(row: int, new: list[int]) -> None:
             reading.close()
-            words = ["" if token in ends else characters.decode(shown.push(token)) for token in new]
+            words = [characters.decode(shown.push(token)) for token in new]
             out.write("".join(words[:-1]), DRAFTED)
             out.write(words[-1])
 
