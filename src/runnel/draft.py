@@ -25,6 +25,9 @@ class Draw(Protocol):
         without replacement.
         """
 
+    def along(self, logits: Tensor) -> list[int]:
+        """The tokens of the next n places, each after those before it, from logits (n, V)."""
+
     def chances(self, logits: Tensor, ahead: int, path: Sequence[int] = ()) -> Tensor:
         """How likely each token (V,) is to be picked, by all that may be known before it is drawn.
 

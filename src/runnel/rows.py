@@ -117,6 +117,19 @@ class RowDraw:
         except Exhausted:  # after a path that the row may never take
             return logits.log_softmax(-1)
 
+    def along(self, logits: Tensor) -> list[int]:
+        """At once where nothing depends on what was drawn before."""
+        row, count = self.row, len(logits)
+        if row.decoder.reads_text:
+            return self._one_by_one(logits)
+        return row.decoder.pick(logits, [row.seed] * count, [row.position + ahead for ahead in range(count)])
+
+    def _one_by_one(self, logits: Tensor) -> list[int]:
+        tokens = list[int]()
+        for ahead, own in enumerate(logits):
+            tokens.append(self(own, ahead, tokens))
+        return tokens
+
     def chances(self, logits: Tensor, ahead: int, path: Sequence[int] = ()) -> Tensor:
         """The noise is known before anything is drawn, and counts."""
         return self.scores(logits, ahead, path).exp()
@@ -147,6 +160,9 @@ class FreshDraw(RowDraw):
             return self._afresh(logits, ahead, path, branch)
         except Exhausted:
             return logits.log_softmax(-1)
+
+    def along(self, logits: Tensor) -> list[int]:
+        return self._one_by_one(logits)
 
     def chances(self, logits: Tensor, ahead: int, path: Sequence[int] = ()) -> Tensor:
         try:

@@ -6,18 +6,19 @@ import pytest
 import torch
 
 import runnel
+from runnel.decoders import sample
 from runnel.drafters import Seen, jacobi
 from runnel.drafters.jacobi import Config, Jacobi
 from runnel.generation import generate
+from runnel.rows import FreshDraw, Row, RowDraw
 from tests.decoding.support import CHI_SQUARE_99, RAGGED, chi_square, law_of, sharp
 
 PROMPT = (1, 0)
 
 
 class Likeliest:
-    def __call__(self, logits, ahead, path=(), branch=0):
-        assert len(path) == ahead
-        return int(logits.argmax())
+    def along(self, logits):
+        return logits.argmax(-1).tolist()
 
 
 @pytest.mark.parametrize("window", [1, 2, 3])
@@ -79,6 +80,17 @@ def test_a_place_not_yet_guessed_repeats_its_neighbour():
     memory = drafter.begin([1, 2, 3, 4], Likeliest())
     assert drafter.propose(memory, 9).tokens == [2, 3, 4, 2]
     assert drafter.propose(drafter.begin([5, 6], Likeliest()), 3).tokens == [5, 5, 6]
+
+
+@pytest.mark.parametrize("kind", [RowDraw, FreshDraw])
+@pytest.mark.parametrize("processors", [(), ("repetition_penalty",)])
+def test_places_drawn_at_once_are_those_drawn_one_by_one(kind, processors):
+    decoder = sample.Sample(sample.Config(temperature=0.9, top_k=3, processors=processors))
+    draw = kind(Row(0, 7, [1, 2], 2, 50, frozenset(), decoder))
+    logits = 3 * torch.randn(6, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    tokens = draw.along(logits)
+    assert tokens == [draw(own, ahead, tokens[:ahead]) for ahead, own in enumerate(logits)]
+    assert len(set(tokens)) > 1
 
 
 WIDTH = 4

@@ -73,13 +73,14 @@ class Jacobi(Drafter):
         return Memory(list(prompt), draw)
 
     def propose(self, memory: Memory, budget: int) -> Draft:
-        tokens: list[int] = []
-        laws: list[Tensor | None] = []
-        for ahead in range(min(budget, self.config.window)):
-            law = memory.laws[ahead] if ahead < len(memory.laws) else self._unguessed(memory)
-            laws.append(law)
-            tokens.append(self._beside(memory.text, tokens) if law is None else memory.draw(law, ahead, tokens))
-        return Draft.chain(tokens)._replace(logits=laws)
+        count = min(budget, self.config.window)
+        laws = memory.laws[:count]
+        if self.config.neighbour == 0 and memory.even is not None:
+            laws = laws + [memory.even] * (count - len(laws))
+        tokens = memory.draw.along(torch.stack(laws)) if laws else []
+        while len(tokens) < count:
+            tokens.append(self._beside(memory.text, tokens))
+        return Draft.chain(tokens)._replace(logits=[*laws, *[None] * (count - len(laws))])
 
     def advance(self, memory: Memory, tokens: Sequence[int]) -> None:
         memory.text.extend(tokens)
@@ -93,9 +94,6 @@ class Jacobi(Drafter):
         memory.laws = list(seen.logits[ahead])
         if memory.even is None:
             memory.even = torch.zeros_like(seen.logits[0])
-
-    def _unguessed(self, memory: Memory) -> Tensor | None:
-        return memory.even if self.config.neighbour == 0 else None
 
     def _beside(self, text: Sequence[int], tokens: Sequence[int]) -> int:
         """Eq. (2); the beginning of the text where there is no such neighbour."""
