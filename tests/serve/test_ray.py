@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 import warnings
 from contextlib import ExitStack
 from pathlib import Path
@@ -19,7 +18,8 @@ from starlette.requests import Request
 
 from runnel.serve.errors import Refused
 from runnel.serve.keys import Key, Keys
-from tests.serve.support import alone, completion, parts_of, text_of
+from tests.serve import support
+from tests.serve.support import alone, completion, text_of, wait, written
 
 pytest.importorskip("ray", reason="the Ray Serve application needs Ray: pip install 'runnel[serve,ray]'")
 
@@ -42,13 +42,6 @@ def _free_ports(count):
         return [one.getsockname()[1] for one in sockets]
 
 
-def _wait(ready, what):
-    end = time.monotonic() + 200
-    while not ready():
-        assert time.monotonic() < end, what
-        time.sleep(0.1)
-
-
 @pytest.fixture(scope="module")
 def front(run, tmp_path_factory):
     """A client of two servers, started as docs/serving.md says; `known`: what a process must know to join Ray."""
@@ -61,27 +54,17 @@ def front(run, tmp_path_factory):
         start = [BIN / "ray", "start", "--head", "--block", "--num-cpus", "4", "--include-dashboard", "false", *options]
         ray = subprocess.Popen(start, start_new_session=True, **said)
         try:
-            _wait(lambda: "runtime started" in Path(log.name).read_text(), "Ray did not start")
+            wait(lambda: "runtime started" in Path(log.name).read_text(), "Ray did not start")
             subprocess.run([BIN / "serve", "start", "--http-port", str(http_port)], check=True, **said)
             asked = ["runnel.serve.ray:app", f"run={run}", f"states={states}", "replicas=2"]
             subprocess.run([BIN / "serve", "run", "--non-blocking", *asked], check=True, timeout=200, **said)
             with httpx.Client(base_url=f"http://127.0.0.1:{http_port}", timeout=60) as client:
-                _wait(lambda: client.get("/ready").status_code == 200, "the servers did not start")
+                wait(lambda: client.get("/ready").status_code == 200, "the servers did not start")
                 client.known = known
                 yield client
         finally:
             ray.send_signal(signal.SIGTERM)
             ray.wait(60)
-
-
-def metric(front, name):
-    """A number that each server tells."""
-    lines = [line for line in front.get("/metrics").text.splitlines() if line.startswith(name)]
-    return [float(line.split()[1]) for line in lines]
-
-
-def written(front):
-    return metric(front, "runnel_tokens_written_total")
 
 
 def test_nothing_listens_beyond_loopback(front):
@@ -94,13 +77,7 @@ def test_nothing_listens_beyond_loopback(front):
 
 
 def test_answers_are_those_of_one_server(front, model):
-    for i in range(8):
-        assert text_of(front, f"number {i}", max_tokens=10, seed=i) == alone(model, f"number {i}", 10, i)[0]
-    assert len(written(front)) == 2 and all(written(front))  # both have had some
-    parts = parts_of(front, "/v1/completions", {"prompt": "abc", "max_tokens": 10, "seed": 1})
-    assert "".join(part["choices"][0]["text"] for part in parts) == alone(model, "abc", 10, 1)[0]
-    assert front.get("/").headers["content-security-policy"].startswith("default-src 'none'")
-    assert front.post("/v1/completions", json={"prompt": 3}).status_code == 400
+    support.check_answers_are_those_of_one_server(front, model)
     assert front.get("/nowhere").status_code == 404
     assert front.get("/v1/models", headers={"Host": "evil.example"}).status_code == 403
     for odd in ("#x", "=x", "#99"):  # no client names a server
@@ -109,36 +86,15 @@ def test_answers_are_those_of_one_server(front, model):
 
 
 def test_what_belongs_together_goes_to_the_same_one(front):
-    before = written(front)
-    for _ in range(6):
-        text_of(front, "always the same", max_tokens=10)
-    gained = sorted(b - a for a, b in zip(before, written(front), strict=True))
-    assert gained == [0, 60]
+    support.check_what_belongs_together_goes_to_the_same_one(front)
 
 
 def test_a_state_of_one_is_a_state_of_all(front):
-    first = completion(front, "abc", max_tokens=10, seed=1, save_state=True)["choices"][0]
-    text = b"abc" + first["text"].encode()
-    kept = front.post("/v1/states", content=(text for _ in range(2000)), headers={"Content-Type": "text/plain"})
-    assert kept.status_code == 201
-    assert kept.json()["tokens"] == 2000 * len(text)
-    known = [state["id"] for state in front.get("/v1/states").json()["data"]]
-    assert known.count(first["state"]) == known.count(kept.json()["id"]) == 1
-    for i in range(4):
-        assert front.get(f"/v1/states/{first['state']}").json()["tokens"] == 13
-        assert text_of(front, f"{i}", max_tokens=5, seed=2, state=first["state"])
-    assert front.delete(f"/v1/states/{first['state']}").json()["deleted"]
-    for _ in range(4):
-        assert front.get(f"/v1/states/{first['state']}").status_code == 404
+    support.check_a_state_of_one_is_a_state_of_all(front, pieces=2000)
 
 
 def test_a_client_that_leaves_frees_its_rows(front):
-    for stream in (False, True):
-        asked = {"prompt": "abc", "max_tokens": 30_000, "stream": stream}
-        with pytest.raises(httpx.ReadTimeout), front.stream("POST", "/v1/completions", json=asked, timeout=2):
-            assert stream and sum(metric(front, "runnel_batch_rows")) == 1
-            raise httpx.ReadTimeout("it leaves")
-        _wait(lambda: not sum(metric(front, "runnel_batch_rows")), "its row is still being written")
+    support.check_a_client_that_leaves_frees_its_rows(front, patience=2)
 
 
 def test_a_server_that_ends_is_started_again_and_states_stay(front, model):
@@ -148,7 +104,7 @@ def test_a_server_that_ends_is_started_again_and_states_stay(front, model):
     assert len(pids) == 2
     for pid in pids:
         os.kill(pid, signal.SIGKILL)
-    _wait(lambda: front.get("/ready").status_code == 200 and written(front) == [0, 0], "they were not started again")
+    wait(lambda: front.get("/ready").status_code == 200 and written(front) == [0, 0], "they were not started again")
     for i in range(2):
         assert text_of(front, f"again {i}", max_tokens=10, seed=i) == alone(model, f"again {i}", 10, i)[0]
     assert front.get(f"/v1/states/{kept}").json()["tokens"] == 13
