@@ -124,18 +124,18 @@ class Family:
 
     @classmethod
     def exact_drafters(cls, case: str, rule: str | None = None) -> list[str]:
-        """The drafters with which the greedy texts of ragged rows are the literal loop's, by a rule of acceptance, or
-        else each by another one.
+        """The drafters with which the greedy texts of two ragged rows are the literal loop's, each by another rule of
+        acceptance; by one rule: of three such rows, and of one alone.
         """
         model, rules = cls.pair(case, torch.float64).ours, itertools.cycle(RULES if rule is None else [rule])
-        prompts = [ids[0].tolist() for ids in tokens(12, 5, seed=3)]
-        plain = [stepped(model, prompt, 8)[0] for prompt in prompts]
-        options = {"max_new_tokens": 8, "decoder": "greedy"}
-        texts = {
-            name: runnel.generate(model, prompts, drafter=make(model), acceptance=next(rules), **options).tokens
-            for name, make in DRAFTERS.items()
-        }
-        return [name for name, found in texts.items() if found == plain]
+        prompts = [ids[0].tolist() for ids in tokens(*((12, 5) if rule is None else (12, 5, 1)), seed=3)]
+        batches = [prompts] if rule is None else [prompts, prompts[:1]]
+        plain = [[stepped(model, prompt, 8)[0] for prompt in batch] for batch in batches]
+        found = {}
+        for name, make in DRAFTERS.items():
+            options = {"max_new_tokens": 8, "decoder": "greedy", "acceptance": next(rules)}
+            found[name] = [runnel.generate(model, b, drafter=make(model), **options).tokens for b in batches]
+        return [name for name, texts in found.items() if texts == plain]
 
     def test_logits(self, case):
         assert self.parity(case) < BOUND
