@@ -6,7 +6,7 @@ import torch
 import runnel
 from runnel.codecs._codec import Codec
 from runnel.codecs.bytes import Bytes
-from runnel.decoders import sample
+from runnel.decoders import beam, sample
 from runnel.drafters import draft_model
 from runnel.processors import Processor, Stage, bad_words, dry, eta, logit_bias, mirostat_v2, repetition_penalty
 from runnel.processors import presence_penalty as presence
@@ -232,6 +232,20 @@ def test_a_text_in_two_calls_is_the_text_in_one_when_the_processors_know_what_wa
         ({"processors": ["etta"]}, "no processor is called 'etta'; did you mean 'eta'"),
         ({"processors": ["eta", 3]}, "a processor must be given by name, by the Config of its page or as an object"),
         ({"processors": ["eta", eta.Config(0.1)]}, "each processor may be given once; got 'eta' 2 times"),
+        ({"processors": [repetition_penalty.Config(1.3), presence.Config(-1.0)]}, "must not contradict each other"),
+        (
+            {"processors": [repetition_penalty.Config(0.5), "presence_penalty"], "decoder": "beam"},
+            "repetition_penalty likelier",
+        ),
+        ({"decoder": beam.Config(width=26)}, "width of beam must be at most the 25 texts of 2 of the 5 tokens"),
+        (
+            {"decoder": "beam", "drafter": "suffix"},
+            "beam keeps several texts and has no law that a drafter could guess",
+        ),
+        (
+            {"processors": [bad_words.Config([[token] for token in range(5)])]},
+            "no token is left to write: all are banned",
+        ),
         ({"processors": ["eta"], "decoder": "greedy"}, "decoder 'greedy' has no option 'processors'"),
         ({"processors": ["eta"], "decoder": sample.Config()}, "processors belong beside the name of a decoder"),
         ({"stop": "x"}, "give the codec too"),

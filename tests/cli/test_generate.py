@@ -66,6 +66,10 @@ def test_prompt_from_stdin_is_the_prompt_as_an_argument(demo, in_process):
     assert json.loads(piped.stdout)["samples"] == json.loads(given)["samples"]
 
 
+PENALTIES = ["--processor", "repetition_penalty", "--processor", "presence_penalty(penalty=-1.0)"]
+EMPTY = "json_schema(schema={'type': 'integer', 'minimum': 5, 'maximum': 3})"
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -79,6 +83,9 @@ def test_prompt_from_stdin_is_the_prompt_as_an_argument(demo, in_process):
         (["runs/demo", "--decoder", "beam(width=3)", "--drafter", "suffix"], "give no drafter"),
         (["runs/demo", "--drafter", "suffix(max_daft=3)"], "did you mean 'max_draft'?"),
         (["runs/demo", "--processor", "mirostat", "--decoder", "greedy"], "has no option 'processors'"),
+        (["runs/demo", "--decoder", "beam(width=300)", "--max-tokens", "1"], "at most the 256 texts of 1 of the 256"),
+        (["runs/demo", *PENALTIES], "penalties must not contradict each other; repetition_penalty makes"),
+        (["runs/demo", "--eos", "10", "--processor", EMPTY], "json_schema cannot be followed: Unsatisfiable schema"),
         (["runs/demo", "--top-p", "3"], "top_p must lie in (0, 1]; got 3.0"),
         (["runs/demo", "--max-tokens", "many"], "--max-tokens"),
         (["runs/demo", "--threads", "0"], "--threads must be at least 1"),

@@ -93,11 +93,14 @@ class Exhausted(ValueError):
 
 
 class Processor(ABC):
-    """A transformation of logits. alone: it stands for every other truncation. remembers: `note` is to be called."""
+    """A transformation of logits. alone: it stands for every other truncation. remembers: `note` is to be called.
+    avoids: above 0 where it makes tokens less likely as soon as the text holds them, below 0 where likelier.
+    """
 
     stage: Stage
     alone = False
     remembers = False
+    avoids = 0.0
 
     def __init__(self, config: Any) -> None:
         self.config = config
@@ -205,4 +208,8 @@ def resolve(given: Sequence[str | Processor | Any]) -> tuple[Processor, ...]:
     for name in names:
         if names.count(name) > 1:
             raise ValueError(f"each processor may be given once; got {name!r} {names.count(name)} times")
+    against, towards = ([p.name for p in found if sign * p.avoids > 0] for sign in (1, -1))
+    if against and towards:
+        names = f"{against[0]} makes tokens of the text less likely, {towards[0]} likelier"
+        raise ValueError(f"penalties must not contradict each other; {names}")
     return tuple(sorted(found, key=lambda processor: processor.stage))

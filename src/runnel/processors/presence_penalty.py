@@ -36,6 +36,10 @@ class PresencePenalty(Processor):
     config: Config
     stage = Stage.PENALTY
 
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self.avoids = config.penalty
+
     def process(self, logits: Tensor, texts: Sequence[Text]) -> Tensor:
         counts = torch.stack([counts_of(text.written, logits.shape[-1]) for text in texts])
         return logits - self.config.penalty * counts.clamp(max=1)  # eq. (1)

@@ -46,6 +46,10 @@ class RepetitionPenalty(Processor):
     config: Config
     stage = Stage.PENALTY
 
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self.avoids = config.penalty - 1
+
     def process(self, logits: Tensor, texts: Sequence[Text]) -> Tensor:
         seen = torch.zeros_like(logits, dtype=torch.bool)
         for row, text in enumerate(texts):
