@@ -170,10 +170,12 @@ def weighted(
     q: Float[Tensor, "B T H K"],
     keys: Float[Tensor, "B S G K"],
     values: Float[Tensor, "B S G V"],
-    mask: Bool[Tensor, "#B T S"] | None,
+    mask: Bool[Tensor, "#B T S"] | Float[Tensor, "#B T S"] | None,
     cap: float | None,
 ) -> Float[Tensor, "B T H V"]:
-    """The means of the values that a query sees: where the mask is true, or (None) causally, where T = S."""
+    """The means of the values that a query sees: where the mask is true (or 0, and not -inf), or (None) causally, where
+    T = S.
+    """
     if cap is not None:
         assert mask is not None
         return _capped(q, keys, values, mask[:, None], cap)
