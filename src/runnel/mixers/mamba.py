@@ -18,15 +18,11 @@ Paper: "Mamba: Linear-Time Sequence Modeling with Selective State Spaces" (2023,
 select_norm: dt, B and C of the projection are normalised by their root mean square before they are used: "plain" as in
 Falcon Mamba, "scaled" with learned scales as in Jamba.
 
-eigen_range: "positive", or "signed" for decays 2 exp(dt_t A) - 1 in (-1, 1): with them the layer can count modulo two
-(Unlocking State-Tracking in Linear RNNs Through Negative Eigenvalues, 2024, 2411.12537, section 4).
+eigen_range: "signed" has decays 2 exp(dt_t A) - 1 in (-1, 1), which can follow parity (2411.12537, section 4).
+polarize: the first of the N decays is one and the last zero, whatever the token (2501.00658, section 5), against
+recency and over-smoothing, which `probe.recency` measures.
 
-polarize: the first of the N decays is one and the last is zero, whatever the token: the one never forgets, which
-counters the recency of the others; the other never smooths (Understanding and Mitigating Bottlenecks of State Space
-Models through the Lens of Recency and Over-smoothing, 2025, 2501.00658, section 5). `probe.recency` measures both.
-
-As in the authors' code, A is taken by zero-order hold and B by Euler's rule (the paper writes zero-order hold for
-both).
+As in the authors' code, A is taken by zero-order hold and B by Euler's rule (the paper: zero-order hold for both).
 """
 
 from __future__ import annotations
@@ -46,6 +42,7 @@ from runnel.ops.selective import gated_selective_scan, signed_selective_scan
 
 PAPERS = {
     "Mamba: Linear-Time Sequence Modeling with Selective State Spaces": "2312.00752",
+    "Unlocking State-Tracking in Linear RNNs Through Negative Eigenvalues": "2411.12537",
     "Understanding and Mitigating Bottlenecks of State Space Models through the Lens of Recency and "
     "Over-smoothing": "2501.00658",
 }
@@ -139,10 +136,8 @@ class Mamba(Mixer):
     def _rates(self) -> Tensor:
         """A (E, N), at most zero."""
         a = -self.log_a.exp()
-        if not self.config.polarize:
-            return a
-        forever, at_once = torch.zeros_like(a[:, :1]), torch.full_like(a[:, :1], NEVER)
-        return torch.cat([forever, a[:, 1:-1], at_once], dim=1)
+        ends = [torch.zeros_like(a[:, :1]), torch.full_like(a[:, :1], NEVER)]
+        return torch.cat([ends[0], a[:, 1:-1], ends[1]], dim=1) if self.config.polarize else a
 
     def _select(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         rank, b, c = self.select(x).split([self.rank, self.d_state, self.d_state], dim=-1)
@@ -151,6 +146,5 @@ class Mamba(Mixer):
     def _normed(self, part: int, x: Tensor) -> Tensor:
         if self.config.select_norm is None:
             return x
-        if self.config.select_norm == "plain":
-            return rms_norm(x, x.shape[-1:], eps=self.config.norm_eps)
-        return self.select_norms[part](x)
+        plain = self.config.select_norm == "plain"
+        return rms_norm(x, x.shape[-1:], eps=self.config.norm_eps) if plain else self.select_norms[part](x)
