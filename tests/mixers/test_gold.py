@@ -2,6 +2,7 @@ import pytest
 import torch
 
 import runnel
+from runnel import native
 
 PATTERN = "(gla, gold(compression=4)*3)"
 
@@ -54,6 +55,7 @@ def test_mixtures_of_one_token_are_that_token():
     torch.testing.assert_close(made(one_hot)[0], made(x)[0], rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.skipif(not native.available(), reason="the extension was not built")
 def test_by_the_native_engine_it_runs_in_torch():
     made = model("(mamba2, gold*2)", frame={"embedding_norm": True})
     packed = runnel.pack(made, "f32")

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 import runnel
+from runnel import native
 
 from .support import close, mixer, normal, run
 
@@ -43,6 +44,7 @@ def test_norms_are_the_last_of_what_it_adds():
     assert not run(made, x).any()
 
 
+@pytest.mark.skipif(not native.available(), reason="the extension was not built")
 def test_it_is_packed():
     made = model().float()
     packed = runnel.pack(made, "f32")

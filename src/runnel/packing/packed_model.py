@@ -102,6 +102,10 @@ class PackedModel:
         check_inputs(inputs, self.config)
         if lineage is not None and lineage.is_tree:
             raise ValueError("a draft tree has no next state: use model.verify(state, tree)")
+        if lineage is not None and lineage.prefix is not None:
+            raise ValueError(
+                "a packed model reads from left to right: a prefix needs the model that it was packed from"
+            )
         batch, length = inputs.shape[:2]
         state = self.init_state(batch) if state is None else state
         if state.batch_size != batch:
