@@ -210,6 +210,6 @@ def resolve(given: Sequence[str | Processor | Any]) -> tuple[Processor, ...]:
             raise ValueError(f"each processor may be given once; got {name!r} {names.count(name)} times")
     against, towards = ([p.name for p in found if sign * p.avoids > 0] for sign in (1, -1))
     if against and towards:
-        names = f"{against[0]} makes tokens of the text less likely, {towards[0]} likelier"
-        raise ValueError(f"penalties must not contradict each other; {names}")
+        apart = f"{against[0]} makes tokens of the text less likely, {towards[0]} likelier"
+        raise ValueError(f"penalties must not contradict each other; {apart}")
     return tuple(sorted(found, key=lambda processor: processor.stage))
