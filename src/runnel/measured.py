@@ -4,9 +4,17 @@ to guess at all.
 
 from __future__ import annotations
 
+import math
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from statistics import median
+
+import torch
 
 from runnel.draft import Draft
+from runnel.model import TextModel
+from runnel.tree import DraftTree
 
 FORGET, FORGET_PLAIN = 0.98, 0.9
 """What a measurement still counts for after one more of its kind; plain calls are many and soon known."""
@@ -59,19 +67,16 @@ class Mean:
         return (counts * self.total + prior_weight * prior) / (counts * self.weight + prior_weight)
 
 
-FIRST_MORE = 0.3
-"""What a call that verifies is expected to cost more than a plain one, in plain calls, before it was measured."""
-
-
 class Costs:
     """The seconds of a call of the model that verifies. A plain call: one number for every number of rows. Others: a
     line in their tokens, one for chains and one where a row branches.
 
-    first_slope: what one more token is expected to cost, in plain calls, before it was measured; the first FIRST_MORE.
+    first_cost, first_slope: what is expected of a call that verifies, but for its guesses, and of each of these, in
+    plain calls, before it was measured.
     """
 
-    def __init__(self, first_slope: float) -> None:
-        self.first_slope = first_slope
+    def __init__(self, first_cost: float, first_slope: float) -> None:
+        self.first_cost, self.first_slope = first_cost, first_slope
         self.plain = dict[int, Mean]()
         self.verify = {False: Line(), True: Line()}
         self.curves = dict[tuple[int, bool], list[float]]()  # as they were asked for since the last verification
@@ -109,7 +114,7 @@ class Costs:
         """A tree is expected to cost what a chain does, until it was measured."""
         rows, mean = next(iter(self.plain.items()))
         chain, sizes, plain = self.verify[False], [rows + more for more in (1, 16)], mean.value()
-        chain.guesses = tuple((size, plain * (1 + FIRST_MORE + self.first_slope * (size - rows))) for size in sizes)
+        chain.guesses = tuple((size, plain * (self.first_cost + self.first_slope * (size - rows))) for size in sizes)
         if not branching:
             return chain
         tree = self.verify[True]
@@ -247,3 +252,49 @@ class Rests:
             unseen = min(LONGEST_PAUSE, int(PAUSES * self.idle))
             self.idle += unseen
         return unseen
+
+
+@torch.no_grad()
+def verify_curve(
+    model: TextModel,
+    sizes: Sequence[int] = (1, 2, 4, 8, 16),
+    context: int = 256,
+    repeats: int = 15,
+    seconds: float = math.inf,
+) -> dict[int, float]:
+    """v(m): the seconds of verifying a chain of m tokens and committing all of it, over those of one plain step.
+
+    seconds: after so many no repeat begins; one is made in any case.
+    """
+    vocab_size, until = model.config.vocab_size or 1, time.perf_counter() + seconds
+    text = torch.randint(0, vocab_size, (1, context), generator=torch.Generator().manual_seed(0)).to(model.device)
+    _, state = model(text)
+
+    def call(size: int) -> None:
+        if size == 0:
+            model(text[:, :1], state)
+            return
+        tree = DraftTree(text[0, :size].cpu(), list(range(-1, size - 1)), [0] * size)
+        state.commit(model.verify(state, tree).pending, [list(range(size))])
+
+    took: dict[int, list[float]] = {size: [] for size in (0, *sizes)}
+    for repeat in range(repeats + 2):
+        if repeat and time.perf_counter() > until:
+            break
+        for size, own in took.items():
+            started = time.perf_counter()
+            call(size)
+            own.append(time.perf_counter() - started)
+    warm = min(2, len(took[0]) - 1)
+    return {
+        size: median(own / one for own, one in zip(took[size][warm:], took[0][warm:], strict=True)) for size in sizes
+    }
+
+
+def costs_of(model: TextModel, seconds: float = 0.5) -> tuple[float, float]:
+    """The first_cost and first_slope of `Costs` by v(m), measured for about so many seconds."""
+    line = Line()
+    for size, cost in verify_curve(model, (2, 4, 8, 16), repeats=5, seconds=seconds).items():
+        line.note(size - 1, cost)
+    base, slope = line.fit()
+    return max(1.0, base), slope

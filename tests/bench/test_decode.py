@@ -1,5 +1,6 @@
 from runnel.bench import decode
 from runnel.codecs.bytes import Bytes
+from runnel.measured import verify_curve
 from tests.decoding.support import sharp
 
 
@@ -18,6 +19,6 @@ def test_every_drafter_has_a_line_for_every_kind_of_prompt():
 
 
 def test_the_verify_curve_has_every_size():
-    curve = decode.verify_curve(sharp("mingru, attention"), sizes=(1, 3), context=8, repeats=3)
+    curve = verify_curve(sharp("mingru, attention"), sizes=(1, 3), context=8, repeats=3)
     assert set(curve) == {1, 3}
     assert all(cost > 0 for cost in curve.values())

@@ -146,6 +146,19 @@ def test_the_text_is_that_of_plain_decoding():
         assert found.stats["drafted"] > 0
 
 
+def test_costs_that_were_measured_before_are_what_is_expected():
+    found = goodput.Config.measured(sharp())
+    assert found.first_cost >= 1 and 0 <= found.first_slope < 10
+    dear, cheap = (goodput.Goodput(goodput.Config(first_cost=1.5, first_slope=slope)) for slope in (0.5, 0.01))
+    for chosen in (dear, cheap):
+        Likely(chosen, 0.5).round()  # a plain one
+        assert chosen.costs.curve(1, 4, False)[4] == pytest.approx(PLAIN * (1.5 + 4 * chosen.config.first_slope))
+    draft = Draft.chain([1] * 6, chances=[0.8] * 6)
+    assert len(dear.trimmed([0], [draft])[0].tokens) == 0 and len(cheap.trimmed([0], [draft])[0].tokens) == 6
+
+
 def test_bad_settings_are_refused():
+    with pytest.raises(ValueError, match="first_cost must be at least 1; got 0"):
+        goodput.Config(first_cost=0)
     with pytest.raises(ValueError, match="first_slope must be at least 0; got -1"):
         goodput.Config(first_slope=-1)

@@ -6,18 +6,14 @@ does falls on all alike; a speed-up is the median over repeats of seconds plain 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-import torch
-
 from runnel.codecs import Codec
 from runnel.generation import Generation, generate
 from runnel.model import Model
-from runnel.tree import DraftTree
 
 PROMPTS: Mapping[str, Sequence[str]] = {
     "free text": (
@@ -101,29 +97,3 @@ def _line(kind: str, name: str, runs: Sequence[Sequence[Generation]], plain: Seq
         draft_share=sum(g.stats["draft_seconds"] for written in runs for g in written) / total,
         same_text=[g.tokens for g in first] == [g.tokens for g in plain[0]],
     )
-
-
-@torch.no_grad()
-def verify_curve(
-    model: Model, sizes: Sequence[int] = (1, 2, 4, 8, 16), context: int = 256, repeats: int = 15
-) -> dict[int, float]:
-    """v(m): the seconds of verifying a chain of m tokens and committing all of it, over those of one plain step."""
-    vocab_size = model.config.vocab_size or 1
-    text = torch.randint(0, vocab_size, (1, context), generator=torch.Generator().manual_seed(0)).to(model.device)
-    _, state = model(text)
-
-    def call(size: int) -> None:
-        if size == 0:
-            model(text[:, :1], state)
-            return
-        tree = DraftTree(text[0, :size].cpu(), list(range(-1, size - 1)), [0] * size)
-        state.commit(model.verify(state, tree).pending, [list(range(size))])
-
-    seconds: dict[int, list[float]] = {size: [] for size in (0, *sizes)}
-    for repeat in range(repeats + 2):
-        for size, own in seconds.items():
-            started = time.perf_counter()
-            call(size)
-            if repeat >= 2:  # the first two warm up
-                own.append(time.perf_counter() - started)
-    return {size: median(own / one for own, one in zip(seconds[size], seconds[0], strict=True)) for size in sizes}

@@ -90,6 +90,7 @@ def command(
         raise ValueError(f"--tokens and --repeats must be at least 1; got {tokens} and {repeats}")
     from runnel import codecs
     from runnel.bench import decode
+    from runnel.measured import verify_curve
 
     _training.set_threads(threads)
     folder = Path(run)
@@ -97,7 +98,7 @@ def command(
     drafters = {text: drafter_of(text, target) for text in drafter or DRAFTERS}
     engine = packed(target, weights)
     with _screen.bar("measuring") as bar:
-        curve = decode.verify_curve(engine)
+        curve = verify_curve(engine)
         lines = list(decode.measure(engine, codec, drafters, tokens, repeats, temperature, bar.update))
         bar.update(1.0, "done")
     if json:

@@ -25,7 +25,8 @@ from itertools import combinations
 from operator import itemgetter
 
 from runnel.draft import Draft
-from runnel.measured import Chances, Costs, Line, Mean, Rests
+from runnel.measured import Chances, Costs, Line, Mean, Rests, costs_of
+from runnel.model import TextModel
 from runnel.policies import LengthPolicy, Round
 
 PAPERS = {"Optimizing Speculative Decoding for Serving Large Language Models Using Goodput": "2406.14066"}
@@ -40,13 +41,20 @@ PLAIN_ROUNDS = frozenset(8**power for power in range(8))
 
 @dataclass(frozen=True)
 class Config:
-    """first_slope >= 0: what one more token is expected to cost, in plain calls, before it was measured."""
+    """first_cost >= 1, first_slope >= 0: as those of `Costs`."""
 
+    first_cost: float = 1.3
     first_slope: float = 0.1
 
     def __post_init__(self) -> None:
-        if not self.first_slope >= 0:
-            raise ValueError(f"first_slope must be at least 0; got {self.first_slope}")
+        for name, least in (("first_cost", 1), ("first_slope", 0)):
+            if not getattr(self, name) >= least:
+                raise ValueError(f"{name} must be at least {least}; got {getattr(self, name)}")
+
+    @classmethod
+    def measured(cls, model: TextModel) -> Config:
+        """What calls of this model cost on this machine."""
+        return cls(*costs_of(model))
 
 
 class Goodput(LengthPolicy):
@@ -55,7 +63,7 @@ class Goodput(LengthPolicy):
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         self.chances, self.trusts = Chances(), dict[int, int]()
-        self.costs = Costs(config.first_slope)
+        self.costs = Costs(config.first_cost, config.first_slope)
         self.drafting, self.draft_seconds = Line(), Mean()  # of a round, by the guesses of a row, and by and large
         self.rests = Rests()
         self.rounds, self.asked, self.cheap = 0, False, True
@@ -90,10 +98,8 @@ class Goodput(LengthPolicy):
                 expected += value
                 if expected > best * seconds[count]:
                     best, chosen = expected / seconds[count], nodes[:count]  # eq. (3)
-        kept: list[list[int]] = [[] for _ in drafts]
-        for _, at, node in chosen:
-            kept[at].append(node)
-        return [draft.part(sorted(own)) for draft, own in zip(drafts, kept, strict=True)]
+        kept = [sorted(node for _, at, node in chosen if at == place) for place in range(len(drafts))]
+        return [draft.part(own) for draft, own in zip(drafts, kept, strict=True)]
 
     def observe(self, round: Round) -> None:
         count, guesses = len(round.rows), len(round.forest.tokens) - len(round.rows)

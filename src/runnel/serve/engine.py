@@ -85,7 +85,7 @@ class Engine:
         limits: Limits,
         metrics: Metrics,
         drafters: Sequence[Drafter] = (),
-        policy: str = "goodput",
+        policy: str | LengthPolicy | Any = "goodput",
     ) -> None:
         self.model, self.limits, self.metrics = model, limits, metrics
         self.size = Size.of(model)

@@ -18,6 +18,7 @@ import runnel
 from runnel import catalog, codecs, native
 from runnel.drafters import Drafter
 from runnel.model import Model
+from runnel.policies import goodput
 from runnel.serve.app import MOST_BODY, create_app
 from runnel.serve.engine import Engine, Limits
 from runnel.serve.keys import Keys
@@ -104,7 +105,8 @@ def app_of(settings: Settings) -> Any:
     keys = Keys() if settings.keys is None else Keys.load(settings.keys)
     check_address(settings.host, keys, settings.force)
     served, metrics = served_of(settings), Metrics()
-    engine = Engine(served.model, settings.limits, metrics, list(served.drafters.values()))
+    policy = goodput.Config.measured(served.model)
+    engine = Engine(served.model, settings.limits, metrics, list(served.drafters.values()), policy)
     store = Store(settings.states, served.model, settings.budget, settings.claimed, settings.journal)
     service = Service(served, engine, store, Prefixes(store, metrics, settings.stride), metrics)
     own = {"localhost", "127.0.0.1", "::1", settings.host, settings.called or settings.host}
