@@ -16,7 +16,7 @@ Weights may be shared too: a page asks its `Wiring` for a module by name, and ge
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import reduce
 from operator import add
 from typing import Any, ClassVar, NamedTuple
@@ -101,6 +101,12 @@ class Linked(Mixer):
         self, x: Float[Tensor, "B T D"], links: Links
     ) -> Float[Tensor, "B T D"]:
         """The literal loop of the paper over fresh rows. Slow and obvious."""
+
+
+def share_weights(layers: Iterable[nn.Module]) -> bool:
+    """Whether a parameter is in several layers."""
+    owned = [id(parameter) for layer in layers for parameter in layer.parameters()]
+    return len(owned) > len(set(owned))
 
 
 def taken(mixer: Mixer) -> tuple[str, ...]:

@@ -39,6 +39,16 @@ def test_parameters_and_states_are_those_of_the_model():
     assert (work.attention, work.keys) == (1, 2 * 2 * 32)
 
 
+def test_shared_weights_are_not_cut(capsys):
+    asked = ["--devices", "4xA100", "--d-model", "32", "--batch", "4", "--show", "999", "--json"]
+    cut = {}
+    for pattern in ("(mamba2, zamba2)*2", "mamba2*2"):
+        assert run(["plan", pattern, *asked]) == 0
+        layouts = [plan["layout"] for plan in json.loads(capsys.readouterr().out)["layouts"]]
+        cut[pattern] = {layout[axis] for layout in layouts for axis in ("parameters", "gradients", "optimizer")}
+    assert cut == {"(mamba2, zamba2)*2": {1}, "mamba2*2": {1, 2, 4}}
+
+
 def test_rows_of_many_lengths_get_groups_of_their_own(capsys):
     pytest.importorskip("scipy", reason="integer programs need scipy")
     asked = ["plan", "attention*8", "--d-model", "512", "--devices", "8xA100", "--lengths", "256k,4k*12", "--json"]

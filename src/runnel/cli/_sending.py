@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from runnel.links import share_weights
 from runnel.objectives import next_token
 from runnel.plans import Sending
 from runnel.plans._calibration import timed
@@ -32,7 +33,7 @@ def measured(build: Callable[[], Model], ranks: Ranks) -> Sending:
     size = sum(p.numel() * p.element_size() for p in whole.parameters()) * (ranks.mesh.size - 1) / ranks.mesh.size
     tokens = torch.zeros(ranks.mesh.size, TOKENS, dtype=torch.long, device=whole.device)
     share = ranks.own(Batch(tokens, tokens)).batch
-    if sharding.shares_weights(cut):  # never cut
+    if share_weights(cut.layers):  # never cut
         return Sending(add=_usual([_step(whole, share, ranks)[2] for _ in range(ROUNDS)], ranks) / (2 * size))
     sharding.shard(cut, ranks.devices)
     steps = [(_step(whole, share, ranks), _step(cut, share, ranks)) for _ in range(ROUNDS)]  # in turn

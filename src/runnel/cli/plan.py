@@ -138,6 +138,7 @@ def workload(pattern: str, d_model: int, layers: int | None, vocab_size: int, le
     import torch
 
     import runnel
+    from runnel.links import share_weights
     from runnel.ops.attend import KeyValues
     from runnel.plans import Workload
     from runnel.state import leaves
@@ -161,6 +162,7 @@ def workload(pattern: str, d_model: int, layers: int | None, vocab_size: int, le
         outcomes=vocab_size,
         length=length,
         rows=rows,
+        shared=share_weights(model.layers),
     )
 
 

@@ -126,7 +126,8 @@ class Workload:
 
     parameters: all; matrices: those that every token is multiplied by. states: bytes that a row's recurrent layers pass
     from slice to slice; keys: bytes of one token's keys and values over all attention layers. attention: how many of
-    them there are. outcomes: V. measured: what takes the place of arithmetic, where there is a machine to ask.
+    them there are. outcomes: V. shared: layers share weights, which are then not cut. measured: what takes the place of
+    arithmetic, where there is a machine to ask.
     """
 
     parameters: int
@@ -139,6 +140,7 @@ class Workload:
     outcomes: int
     length: int
     rows: int
+    shared: bool = False
     measured: Measured | None = None
 
     @property

@@ -53,10 +53,11 @@ def _order(plan: Plan) -> tuple[bool, float, float, str]:
 def layouts(work: Workload, cluster: Cluster) -> Iterator[Layout]:
     """Every way to cut that comes out even."""
     sizes = divisors(cluster.count)
+    cuts = [1] if work.shared else sizes
     for sequence in sizes:
         if work.length % sequence or work.rows % (cluster.count // sequence):
             continue
-        for p, g, o in itertools.product(sizes, repeat=3):
+        for p, g, o in itertools.product(cuts, repeat=3):
             if g % p == 0 and o % g == 0:
                 for recompute in (False, True):
                     yield Layout(sequence, p, g, o, recompute)

@@ -24,6 +24,7 @@ from torch.distributed.fsdp import (
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils.checkpoint import checkpoint
 
+from runnel.links import share_weights
 from runnel.model import Model, build
 
 TREATMENT = ("weight_decay", "lr_scale")
@@ -42,7 +43,7 @@ def shard(model: Model, devices: DeviceMesh, used_in: torch.dtype | None = None,
     used_in: what weights are gathered and multiplied in; gradients are summed, and weights kept, in what they are in.
     offload: shares wait in the CPU's memory, where the optimiser takes its step.
     """
-    if shares_weights(model):  # a parameter is gathered with one layer, and is cut again after it
+    if share_weights(model.layers):  # a parameter is gathered with one layer, and is cut again after it
         raise ValueError(f"a model whose layers share weights cannot be sharded; got {model.config.pattern!r}")
     treatments = {name: vars(parameter) for name, parameter in model.named_parameters()}
     everyone = init_device_mesh(model.device.type, (devices.size(),))
@@ -59,12 +60,6 @@ def shard(model: Model, devices: DeviceMesh, used_in: torch.dtype | None = None,
         for key in TREATMENT:
             if key in treatments[name]:
                 setattr(parameter, key, treatments[name][key])
-
-
-def shares_weights(model: Model) -> bool:
-    """Whether a parameter is in several layers."""
-    owned = [id(parameter) for layer in model.layers for parameter in layer.parameters()]
-    return len(owned) > len(set(owned))
 
 
 def whole(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
