@@ -1,11 +1,13 @@
 """The surface of a model: what it accepts, what it refuses and how it says so, files, groups, values."""
 
+import dataclasses
 import json
 
 import pytest
 import torch
 
 import runnel
+from runnel import catalog, patterns
 from runnel.state import leaves
 
 
@@ -103,6 +105,16 @@ def test_state_and_lineage_must_fit():
 def test_bad_build(arguments, message):
     with pytest.raises(ValueError, match=message):
         runnel.build(**{"vocab_size": 16, "d_model": 8, **arguments})
+
+
+@pytest.mark.parametrize("mixer", catalog.names("mixers"))
+def test_sizes_that_cannot_be(mixer):
+    """Of every mixer, whatever its page checks itself."""
+    fields = {field.name: field.type for field in dataclasses.fields(catalog.page("mixers", mixer).Config)}
+    for size in [name for name in (*patterns.SIZES, "rotated") if "int" in fields.get(name, "")]:
+        for value in (-1, 7) if size == "rotated" else (0, -1):
+            with pytest.raises(ValueError, match=f"got .*{value}"):
+                runnel.build(f"{mixer}({size}={value})", vocab_size=5, d_model=16)
 
 
 def test_patterns_mean_what_they_say():

@@ -120,6 +120,8 @@ class RMSNorm(nn.RMSNorm):
 
 def linear(d_in: int, d_out: int, bias: bool = False) -> nn.Linear:
     """A projection whose outputs have the variance of its inputs."""
+    if d_in < 1 or d_out < 0:
+        raise ValueError(f"a projection needs an input and no less than no outputs; got {d_in} and {d_out}")
     layer = nn.Linear(d_in, d_out, bias=bias)
     nn.init.normal_(layer.weight, std=d_in**-0.5)
     if bias:

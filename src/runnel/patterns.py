@@ -21,6 +21,8 @@ from typing import Any
 from runnel import catalog
 
 MAX_LAYERS = 1024
+SIZES = ("heads", "kv_heads", "head_dim", "groups", "norm_groups", "d_state", "expand", "conv", "hidden", "width")
+"""Options of pages that must be at least 1, wherever they are whole numbers."""
 _TOKEN = re.compile(r"\s*([A-Za-z_]\w*|\d+|[()*,+&>])")
 
 
@@ -40,7 +42,12 @@ class Part:
         for option in catalog.required(page.Config):
             if option not in self.options:
                 raise ValueError(f"{self.name} needs a {option}: write {self.name}({option}=...)")
-        return page.Config(**self.options)
+        config = page.Config(**self.options)
+        for option in SIZES:
+            value = self.options.get(option)
+            if isinstance(value, int) and value < 1:
+                raise ValueError(f"{self.name} needs {option} >= 1; got {value}")
+        return config
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from runnel import catalog
 from runnel.lineage import Lineage
 from runnel.mixer import Mixer, RMSNorm, grouped_heads, linear, log_uniform_inverse_softplus, parameter
 from runnel.ops import conv
-from runnel.ops.rope import rope, scaling
+from runnel.ops.rope import check_rotated, rope, scaling
 from runnel.state import Memory
 
 
@@ -50,6 +50,7 @@ class AttentionWeights(Mixer):
         page = catalog.page_name(self)
         heads, groups, width = grouped_heads(page, d_model, config.heads, config.head_dim, config.kv_heads)
         self.heads, self.groups, self.width = heads, groups, width
+        check_rotated(config.rotated, width)
         self.rope_base, self.rotated = config.rope_base, config.rotated
         self.scaling = None if config.rope is None else scaling(config.rope)
         self.qkv = linear(d_model, (heads + 2 * groups) * width, config.bias)

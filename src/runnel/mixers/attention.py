@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from runnel.lineage import Lineage
 from runnel.mixer import Mixer, RMSNorm, grouped_heads, linear
 from runnel.ops import attend as ops
-from runnel.ops.rope import rope, scaling
+from runnel.ops.rope import check_rotated, rope, scaling
 from runnel.state import Memory
 
 PAPERS = {
@@ -80,8 +80,7 @@ class Attention(Mixer):
         heads, groups, width = grouped_heads("attention", d_model, config.heads, config.head_dim, config.kv_heads)
         if (config.window is not None and config.window < 1) or config.sinks < 0:
             raise ValueError(f"attention needs window >= 1 and sinks >= 0; got {config.window}, {config.sinks}")
-        if config.rotated is not None and (config.rotated % 2 or not 0 <= config.rotated <= width):
-            raise ValueError(f"rotated must be an even number of the {width} of a head; got {config.rotated}")
+        check_rotated(config.rotated, width)
         self.config, self.heads, self.groups, self.width = config, heads, groups, width
         self.scaling = None if config.rope is None else scaling(config.rope)
         self.qkv = linear(d_model, (heads + 2 * groups) * width, config.bias)

@@ -38,6 +38,7 @@ from runnel.mixer import FORMS, Mixer, head_width, linear, log_uniform_inverse_s
 from runnel.mixers import GatedNorm
 from runnel.ops import conv
 from runnel.ops.outer import outer_scan
+from runnel.state import Memory
 
 PAPERS = {"Hydra: Bidirectional State Space Models Through Generalized Matrix Mixers": "2407.09941"}
 
@@ -126,20 +127,18 @@ class Hydra(Mixer):
         x, b, c = mixed.split([self.inner, 2 * self.d_state, 2 * self.d_state], dim=-1)
         return x.unflatten(-1, (self.heads, -1)), b.unflatten(-1, (2, -1)), c.unflatten(-1, (2, -1))
 
-    def _scan(self, way: int, parts: tuple[Tensor, ...], memory: Tensor, lineage: Lineage) -> tuple[Tensor, Tensor]:
+    def _scan(self, way: int, parts: tuple[Tensor, ...], memory: Tensor, lineage: Lineage) -> tuple[Tensor, Memory]:
         """SS of one direction, (B, T, E)."""
         x, (b, c, dt) = parts[0], [part[:, :, way] for part in parts[1:]]
         rates = -dt * self.log_a.exp()
-        y, memory = outer_scan(c[:, :, None], b[:, :, None], dt[..., None] * x, rates, memory, lineage)
-        return y.flatten(-2), memory
+        y, after = outer_scan(c[:, :, None], b[:, :, None], dt[..., None] * x, rates, memory, lineage)
+        return y.flatten(-2), after
 
     def _backward(self, parts: tuple[Tensor, ...], lineage: Lineage, prefix: Bool[Tensor, "B T"]) -> Tensor:
         """The upper half: the shifted scan of the prefix from its end; zero after it."""
         if bool((lineage.start > 0).any()):
-            before = int(lineage.start.max())
-            raise ValueError(
-                f"hydra reads a prefix in both directions, in the first call of a row; got {before} tokens before"
-            )
+            found = f"{int(lineage.start.max())} tokens before"
+            raise ValueError(f"hydra reads a prefix in both directions, in the first call of a row; got {found}")
         zero, flipped = self.init_state(len(prefix)), Lineage.padded(prefix.flip(1))
         read, _ = self._scan(1, tuple(part.flip(1) for part in parts), zero.memory, flipped)
         y, _ = conv.shift(read, zero.last, flipped)

@@ -30,7 +30,7 @@ from runnel.lineage import Lineage
 from runnel.mixer import Mixer, grouped_heads, linear, parameter
 from runnel.mixers import slopes
 from runnel.ops.outer import outer_scan
-from runnel.ops.rope import rope, scaling
+from runnel.ops.rope import check_rotated, rope, scaling
 
 PAPERS = {"Linearizing Large Language Models": "2405.06640"}
 
@@ -68,6 +68,7 @@ class Supra(Mixer):
         super().__init__()
         heads, groups, width = grouped_heads("supra", d_model, config.heads, config.head_dim, config.kv_heads)
         self.config, self.heads, self.groups, self.width = config, heads, groups, width
+        check_rotated(config.rotated, width)
         self.scaling = None if config.rope is None else scaling(config.rope)
         self.qkv = linear(d_model, (heads + 2 * groups) * width)
         self.q_map, self.k_map = FeatureMap(heads, width), FeatureMap(groups, width)

@@ -125,6 +125,12 @@ def scaling(options: Mapping[str, Any]) -> Scaling:
     return kind(**given)
 
 
+def check_rotated(rotated: int | None, width: int) -> None:
+    """ValueError unless so many numbers of a head of this width can be rotated."""
+    if rotated is not None and (rotated % 2 or not 0 <= rotated <= width):
+        raise ValueError(f"rotated must be an even number of the {width} of a head; got {rotated}")
+
+
 def plain_rates(base: float, half: int, like: Tensor) -> Tensor:
     """(half,) base^(-2i/K), in the dtype and on the device of `like`."""
     return base ** (-torch.arange(half, device=like.device, dtype=like.dtype) / half)
