@@ -14,6 +14,7 @@ import torch
 import runnel
 from runnel.decoders.greedy import Config, Greedy
 from runnel.rows import Row
+from runnel.serve import answering
 from runnel.serve.door import depth
 from runnel.serve.engine import Engine, Limits, Size
 from runnel.serve.jobs import Ended, Failed, Job, Queue, Wrote
@@ -21,10 +22,12 @@ from runnel.serve.metrics import Metrics
 from runnel.serve.readings import Reading
 from runnel.serve.wire import ChatRequest, CompletionRequest
 from tests.serve.conftest import serving
-from tests.serve.support import alone, completion, text_of
+from tests.serve.support import alone, completion, text_of, wait
 
 JSON = {"Content-Type": "application/json"}
-HEAD = b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+HEAD = (
+    b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+)
 
 
 def test_bodies_that_are_too_large_too_deep_or_no_text(client):
@@ -81,7 +84,7 @@ def test_who_connects_and_drops_leaves_nothing_behind(client, model):
             request = HEAD % len(body) + body
             connection.sendall(request[: len(request) * (i % 4) // 3] if i % 4 < 3 else request)
             if i % 4 == 3:
-                connection.recv(100)
+                assert connection.recv(12) in (b"HTTP/1.1 200", b"HTTP/1.1 429")
 
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(drop, range(200)))
@@ -93,19 +96,24 @@ def test_who_connects_and_drops_leaves_nothing_behind(client, model):
     assert text_of(client, "after", max_tokens=10, seed=1) == alone(model, "after", 10, 1)[0]
 
 
-def test_a_client_that_hardly_reads_keeps_nobody_waiting(client):
-    body = b'{"prompt": "x", "max_tokens": 3000, "stream": true, "logprobs": 20}'
-    with socket.create_connection(address(client), timeout=10) as connection:
+def test_a_client_that_hardly_reads_keeps_nobody_waiting_and_is_given_up(client, monkeypatch):
+    monkeypatch.setattr(answering, "UNREAD", 200)
+    body = b'{"prompt": "x", "max_tokens": 9000, "n": 8, "stream": true, "logprobs": 20}'
+    with socket.create_connection(address(client), timeout=20) as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        head = (
-            f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
-        )
-        connection.sendall(head.encode() + b"\r\n\r\n" + body)
+        connection.sendall(HEAD % len(body) + body)
+        assert connection.recv(12) == b"HTTP/1.1 200"
         for _ in range(3):
             assert connection.recv(1)
             began = time.monotonic()
             completion(client, "quick", max_tokens=5)
             assert time.monotonic() - began < 10
+        wait(lambda: not client.engine.batch.rows, "it is still being written for")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+        end = b""
+        while (piece := connection.recv(1 << 16)) and not end.endswith(b"0\r\n\r\n"):
+            end = end[-500:] + piece
+    assert b"the client is slow: 200 parts of the answer wait to be read" in end
 
 
 class Broken(Greedy):

@@ -12,11 +12,15 @@ from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from runnel.serve.engine import Engine
-from runnel.serve.jobs import Ended, Event, Failed, Job, Told
+from runnel.serve.jobs import Ended, Event, Failed, Job, Late, Told
 
 Found = TypeVar("Found")
 Events = list[tuple[int, Told]]
 """What was told, each with the number of its job."""
+
+
+UNREAD = 1 << 16
+"""Events that may wait for a client who reads slowly: more than a text of 32768 tokens has, some tens of megabytes."""
 
 
 class Gone(Exception):
@@ -38,6 +42,9 @@ class Call:
         """What a job of this number tells its events to."""
 
         def tell(event: Event) -> None:
+            if len(self.told) >= UNREAD:
+                self.close()
+                self.told, event = [], Failed(Late(f"the client is slow: {UNREAD} parts of the answer wait to be read"))
             self.told.append((number, event))
             if self.waiting is not None and not self.waiting.done():
                 self.waiting.set_result(None)
