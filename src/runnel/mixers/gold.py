@@ -9,8 +9,7 @@ Paper: "GoldFinch: High Performance RWKV/Transformer Hybrid with Linear Pre-Fill
     k_t = LN(adapt_k(lerp_k(k^D_t; e_t))),   v_t = LN(adapt_v(lerp_v(e_t; e_t)))
     y_t = W_O LN(softmax attention of q_t to all k_j, v_j with j <= t)
 
-The first layer gives the link `gold` and has the memory: D / compression numbers and a token, for all such layers
-together. `runnel.wirings.goldfinch` is the pattern.
+The first layer gives the link `gold`, and has the memory of all: D / compression numbers and the token, for each token.
 
 | code | paper |
 |---|---|
