@@ -39,6 +39,8 @@ class Mapped:
         self.file, self.joins = file, 0
         self.descriptor = os.open(file, os.O_RDONLY)
         weakref.finalize(self, os.close, self.descriptor)
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(self.descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)  # a disk reads further ahead
         self._pages = mmap.mmap(self.descriptor, 0, access=mmap.ACCESS_COPY)
         self.bytes: Tensor = torch.frombuffer(self._pages, dtype=torch.uint8)
 
