@@ -30,6 +30,20 @@ def test_the_table_says_why(capsys):
     assert "no layout of 2 fits into 32.0 GB: the smallest takes" in told and "most of it optimizer (" in told
 
 
+def test_micro_batches_and_losses_in_chunks_make_room(capsys):
+    """A row of a million tokens for each of 1,024 devices fits only some rows at a time; the step is the same work."""
+    arguments = ["plan", "gla*16", "--devices", "1024xH100", "--length", "1M", "--batch", "1024", "--json"]
+    told = []
+    for more in ([], ["--accumulate", "64"], ["--accumulate", "64", "--objective", "next_token_in_chunks"]):
+        assert run([*arguments, *more]) == 0
+        told.append(json.loads(capsys.readouterr().out))
+    assert [found["layouts"][0]["fits"] for found in told] == [False, True, True]
+    assert told[0]["flops"] == told[1]["flops"] == told[2]["flops"]
+    assert told[2]["layouts"][0]["memory"]["logits"] < told[1]["layouts"][0]["memory"]["logits"]
+    assert run(["plan", "gla", "--batch", "4", "--accumulate", "3"]) == 2
+    assert "--accumulate must divide --batch 4; got 3" in capsys.readouterr().err
+
+
 def test_parameters_and_states_are_those_of_the_model():
     model = runnel.build("(gla, attention)", 50, 32)
     work = workload("(gla, attention)", 32, None, 50, 128, 2)

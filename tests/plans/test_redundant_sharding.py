@@ -50,6 +50,22 @@ def test_what_layers_send_grows_only_with_attention():
     assert sent[0] == sent[1] and sent[3] == 64 * sent[2]
 
 
+def test_micro_batches_hold_less_and_gather_more_often():
+    cluster, layout = Cluster.parse("8xH100"), Layout(1, 8, 8, 8, False)
+    whole = Workload(**{**vars(BILLION), "rows": 32, "length": 1024})
+    at_once, parted = [
+        estimate(work, cluster, layout, Config()) for work in (whole, replace(whole, rows=8, accumulate=4))
+    ]
+    assert parted.memory["activations"] * 4 == at_once.memory["activations"]
+    assert parted.memory["logits"] * 4 == at_once.memory["logits"]
+    assert parted.memory["optimizer"] == at_once.memory["optimizer"]
+    assert parted.sent["parameters"] == 4 * at_once.sent["parameters"]
+    assert parted.sent["updates"] == at_once.sent["updates"]
+    assert parted.compute == at_once.compute
+    few = estimate(replace(whole, logits=1 << 22), cluster, layout, Config())
+    assert few.memory["logits"] == (1 << 22) * Config().logits < at_once.memory["logits"]
+
+
 def test_cutting_more_takes_less_memory_and_sends_more():
     cluster, work = Cluster.parse("8xH100"), Workload(**{**vars(BILLION), "rows": 8, "length": 1024})
     whole, cut = [estimate(work, cluster, Layout(1, n, n, n, False), Config()) for n in (1, 8)]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from runnel import catalog
 from runnel.cli import _screen, _training
 
 if TYPE_CHECKING:
@@ -26,6 +27,10 @@ def command(
     devices: Annotated[str, typer.Option(help="How many of what: 64xH100.")] = "8xH100",
     length: Annotated[str, typer.Option(help="Tokens in a row: 4096, 64k (of 1024), 1M (of 1024 * 1024).")] = "4k",
     batch: Annotated[int, typer.Option(help="Rows in a step, over all devices.")] = 64,
+    accumulate: Annotated[int, typer.Option(help="Micro-batches in a step, as `runnel train` has them.")] = 1,
+    objective: Annotated[
+        str, typer.Option(help="The loss; next_token_in_chunks holds few logits at once.")
+    ] = "next_token",
     d_model: Annotated[int, typer.Option(help="Width of the model.")] = 2048,
     layers: Annotated[int | None, typer.Option(help="Repeat the pattern to this many layers.")] = None,
     vocab_size: Annotated[int, typer.Option(help="Tokens in the vocabulary.")] = 32_000,
@@ -52,6 +57,10 @@ def command(
     from runnel.plans import Cluster, redundant_sharding
 
     work = workload(pattern, d_model, layers, vocab_size, parse_length(length), batch)
+    if accumulate < 1 or batch % accumulate:
+        raise ValueError(f"--accumulate must divide --batch {batch}; got {accumulate}")
+    held = getattr(catalog.page("objectives", objective), "AT_ONCE", None)
+    work = replace(work, rows=batch // accumulate, accumulate=accumulate, logits=held)
     if measure:
         from runnel.cli import _calibrated
         from runnel.plans import _calibration
@@ -190,7 +199,8 @@ def _why(found: list[Plan], memory: float) -> list[str]:
     if not best.fits:
         least, part = _screen.size(sum(best.memory.values())), max(best.memory, key=best.memory.__getitem__)
         nothing = f"no layout of {len(found)} fits into {_screen.size(memory)}"
-        return [f"{nothing}: the smallest takes {least}, most of it {part} ({_screen.size(best.memory[part])})"]
+        largest = f"most of it {part} ({_screen.size(best.memory[part])})"
+        return [f"{nothing}: the smallest takes {least}, {largest}; --accumulate has fewer rows at once"]
     bound = "computing" if best.compute >= best.communication else "sending"
     links = ", ".join(f"{_screen.size(size)} {link} nodes" for link, size in best.links.items())
     return [

@@ -126,8 +126,9 @@ class Workload:
 
     parameters: all; matrices: those that every token is multiplied by. states: bytes that a row's recurrent layers pass
     from slice to slice; keys: bytes of one token's keys and values over all attention layers. attention: how many of
-    them there are. outcomes: V. shared: layers share weights, which are then not cut. measured: what takes the place of
-    arithmetic, where there is a machine to ask.
+    them there are. outcomes: V. rows: of a micro-batch; accumulate: micro-batches of a step. logits: held at once by a
+    device, of tokens at most; None for all. shared: layers share weights, which are then not cut. measured: what takes
+    the place of arithmetic, where there is a machine to ask.
     """
 
     parameters: int
@@ -140,12 +141,14 @@ class Workload:
     outcomes: int
     length: int
     rows: int
+    accumulate: int = 1
+    logits: int | None = None
     shared: bool = False
     measured: Measured | None = None
 
     @property
     def tokens(self) -> int:
-        return self.length * self.rows
+        return self.length * self.rows * self.accumulate
 
     @property
     def flops(self) -> float:

@@ -67,6 +67,7 @@ def estimate(work: Workload, cluster: Cluster, layout: Layout, config: Config) -
 
 def _memory(work: Workload, layout: Layout, config: Config, rows: int) -> dict[str, float]:
     length = work.length / layout.sequence
+    held = rows * length * work.outcomes
     if work.measured:
         activations, states = rows * work.measured.kept(layout.sequence, length, layout.recompute), 0.0
     else:
@@ -79,7 +80,7 @@ def _memory(work: Workload, layout: Layout, config: Config, rows: int) -> dict[s
         "gradients": work.parameters * config.gradient / layout.gradients,
         "optimizer": work.parameters * config.optimizer / layout.optimizer,
         "activations": activations,
-        "logits": rows * length * work.outcomes * config.logits,
+        "logits": (held if work.logits is None else min(held, work.logits)) * config.logits,
         "states": states,
     }
 
@@ -87,25 +88,28 @@ def _memory(work: Workload, layout: Layout, config: Config, rows: int) -> dict[s
 def _compute(work: Workload, cluster: Cluster, layout: Layout, rows: int) -> float:
     if work.measured:
         row = work.measured.seconds(layout.sequence, work.length / layout.sequence, layout.recompute)
-        return rows * row + work.measured.update * work.parameters / layout.optimizer
+        return work.accumulate * rows * row + work.measured.update * work.parameters / layout.optimizer
     return work.flops * (4 / 3 if layout.recompute else 1) / (cluster.count * cluster.flops)
 
 
 def _traffic(
     work: Workload, cluster: Cluster, layout: Layout, config: Config, rows: int
 ) -> tuple[dict[str, float], dict[str, float], dict[str, float]]:
-    """Bytes that one device sends in a step, by what they are and by link, and the seconds they take."""
+    """Bytes that one device sends in a step, by what they are and by link, and the seconds they take. Weights that are
+    cut are gathered for every micro-batch, and gradients summed.
+    """
+    times = work.accumulate
     s, g, p = layout.sequence, layout.gradients, layout.parameters
     weights, gradients, outer = work.parameters * config.weight, work.parameters * config.gradient, cluster.count // g
     cut, pace = layout.optimizer // p, work.measured.sending if work.measured else Sending()
     parts = {
-        "parameters": [_Flow(2 * weights * _share(p), pace.gather, p)],
+        "parameters": [_Flow(2 * times * weights * _share(p), pace.gather, p)],
         "gradients": [
-            _Flow(gradients * _share(g), pace.scatter, g),
-            _Flow(2 * gradients / g * _share(outer), pace.add, outer, g),
+            _Flow(times * gradients * _share(g), pace.scatter, g),
+            _Flow(2 * times * gradients / g * _share(outer), pace.add, outer, g),
         ],
         "updates": [_Flow(weights / p * _share(cut), pace.gather, cut, p)],
-        "sequence": [_Flow(2 * rows * (work.states + work.keys * work.length / s) * (s - 1), 0.0, s)],
+        "sequence": [_Flow(2 * times * rows * (work.states + work.keys * work.length / s) * (s - 1), 0.0, s)],
     }
     flows = [flow for part in parts.values() for flow in part]
     sent = {name: sum(flow.size for flow in flows) for name, flows in parts.items()}
