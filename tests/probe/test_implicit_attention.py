@@ -6,6 +6,7 @@ import torch
 import runnel
 from runnel.probe import implicit_attention, influence
 from tests.conformance.conftest import close, make, pages
+from tests.mixers.support import links_of_a_model
 
 EXACT = {
     "attend": "attention",
@@ -25,7 +26,7 @@ def inputs(rows: int = 2, length: int = LENGTH) -> torch.Tensor:
 @pytest.mark.parametrize("pattern", pages())
 def test_maps_are_causal_and_exact_ones_make_the_outputs(pattern):
     mixer = make(pattern).layers[0].mixer
-    found = implicit_attention(mixer, inputs(), {"embedding": inputs()})
+    found = implicit_attention(mixer, inputs(), links_of_a_model(inputs()))
     assert found.weights.shape[0] == 2
     assert found.weights.shape[2:] == (LENGTH, LENGTH)
     assert found.weights.abs().sum() > 0
