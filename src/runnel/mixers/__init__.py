@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -139,6 +139,23 @@ class ChannelDecay(nn.Module):
     def forward(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T H K"]:
         rate = softplus(self.map(x) + self.bias).unflatten(-1, (self.heads, self.width))
         return -self.log_a.exp() * rate
+
+
+class DeltaState(NamedTuple):
+    tail: Tensor  # (B, W-1, C), the last inputs of the convolution
+    memory: Tensor  # (B, H, K, V)
+
+
+class DeltaMixer(Mixer):
+    """A mixer of `DeltaHeads` that keeps a square matrix for every head."""
+
+    inputs: DeltaHeads
+    heads: int
+    width: int
+
+    def init_state(self, batch_size: int) -> DeltaState:
+        tail = self.zeros(batch_size, *self.inputs.tail_shape)
+        return DeltaState(tail, self.zeros(batch_size, self.heads, self.width, self.width))
 
 
 class GatedNorm(RMSNorm):

@@ -21,7 +21,6 @@ The gated delta rule erases what is left after forgetting, a_t (I - beta k k^T);
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -29,8 +28,8 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from runnel.lineage import Lineage
-from runnel.mixer import Mixer, RMSNorm, head_width, linear, log_uniform_inverse_softplus, parameter
-from runnel.mixers import DeltaHeads
+from runnel.mixer import RMSNorm, head_width, linear, log_uniform_inverse_softplus, parameter
+from runnel.mixers import DeltaHeads, DeltaMixer, DeltaState
 from runnel.ops.delta import dplr_scan
 
 PAPERS = {"Comba: Improving Bilinear RNNs with Closed-loop Control": "2506.02475"}
@@ -43,12 +42,7 @@ class Config:
     initial_correction: float = 0.02
 
 
-class State(NamedTuple):
-    tail: Tensor  # (B, W-1, 3 D)
-    memory: Tensor  # (B, H, K, K)
-
-
-class Comba(Mixer):
+class Comba(DeltaMixer):
     variants = ({"head_dim": 4, "initial_correction": 1.0},)
 
     def __init__(self, d_model: int, config: Config) -> None:
@@ -65,18 +59,14 @@ class Comba(Mixer):
         self.norm = RMSNorm(self.width)
         self.out = linear(d_model, d_model)
 
-    def init_state(self, batch_size: int) -> State:
-        tail = self.zeros(batch_size, *self.inputs.tail_shape)
-        return State(tail, self.zeros(batch_size, self.heads, self.width, self.width))
-
     def forward(
-        self, x: Float[Tensor, "B T D"], state: State, lineage: Lineage
-    ) -> tuple[Float[Tensor, "B T D"], State]:
+        self, x: Float[Tensor, "B T D"], state: DeltaState, lineage: Lineage
+    ) -> tuple[Float[Tensor, "B T D"], DeltaState]:
         q, k, v, tail = self.inputs(x, state.tail, lineage)
         beta, erased, log_decay = self._rates(x)
         q = q - self.correction * k
         y, memory = dplr_scan(q, k, beta * v, k, -erased * k, log_decay, state.memory, lineage)
-        return self._output(y, x), State(tail, memory)
+        return self._output(y, x), DeltaState(tail, memory)
 
     def reference(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
         q, k, v = self.inputs.reference(x)

@@ -18,7 +18,6 @@ Papers: "DeltaProduct: Improving State-Tracking in Linear RNNs via Householder P
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -26,8 +25,8 @@ from torch import Tensor
 from torch.nn.functional import pad, silu, softplus
 
 from runnel.lineage import Lineage
-from runnel.mixer import Mixer, RMSNorm, head_width, linear, log_uniform_inverse_softplus, parameter
-from runnel.mixers import DeltaHeads
+from runnel.mixer import RMSNorm, head_width, linear, log_uniform_inverse_softplus, parameter
+from runnel.mixers import DeltaHeads, DeltaMixer, DeltaState
 from runnel.ops.delta import delta_scan
 from runnel.ops.substeps import substeps
 
@@ -52,12 +51,7 @@ class Config:
             raise ValueError(f"delta_product needs 0 < beta_max <= 2; got {self.beta_max}")
 
 
-class State(NamedTuple):
-    tail: Tensor  # (B, W-1, (1 + 2n) D)
-    memory: Tensor  # (B, H, K, K)
-
-
-class DeltaProduct(Mixer):
+class DeltaProduct(DeltaMixer):
     variants = ({"steps": 3, "forget": False},)
 
     def __init__(self, d_model: int, config: Config) -> None:
@@ -74,18 +68,14 @@ class DeltaProduct(Mixer):
         self.norm = RMSNorm(self.width)
         self.out = linear(d_model, d_model)
 
-    def init_state(self, batch_size: int) -> State:
-        tail = self.zeros(batch_size, *self.inputs.tail_shape)
-        return State(tail, self.zeros(batch_size, self.heads, self.width, self.width))
-
     def forward(
-        self, x: Float[Tensor, "B T D"], state: State, lineage: Lineage
-    ) -> tuple[Float[Tensor, "B T D"], State]:
+        self, x: Float[Tensor, "B T D"], state: DeltaState, lineage: Lineage
+    ) -> tuple[Float[Tensor, "B T D"], DeltaState]:
         q, k, v, tail = self.inputs(x, state.tail, lineage)
         q = pad(q[:, :, None], (0, 0, 0, 0, self.config.steps - 1, 0))  # read after the last step only
         tokens = (q, self._by_step(k), self._by_step(v), *self._rates(x))
         y, memory = substeps(delta_scan, tokens, state.memory, lineage)
-        return self._output(y, x), State(tail, memory)
+        return self._output(y, x), DeltaState(tail, memory)
 
     def reference(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
         q, k, v = self.inputs.reference(x)

@@ -20,15 +20,14 @@ The chunk form of `ops.delta` is the paper's (eq. 7-11, the UT transform). Hybri
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from runnel.lineage import Lineage
-from runnel.mixer import Mixer, RMSNorm, head_width, linear
-from runnel.mixers import DeltaHeads
+from runnel.mixer import RMSNorm, head_width, linear
+from runnel.mixers import DeltaHeads, DeltaMixer, DeltaState
 from runnel.ops.delta import delta_scan
 
 PAPERS = {
@@ -50,12 +49,7 @@ class Config:
             raise ValueError(f"deltanet needs 0 < beta_max <= 2; got {self.beta_max}")
 
 
-class State(NamedTuple):
-    tail: Tensor  # (B, W-1, 3 D)
-    memory: Tensor  # (B, H, K, K)
-
-
-class DeltaNet(Mixer):
+class DeltaNet(DeltaMixer):
     variants = ({"beta_max": 2.0}, {"key_eps": 0.1})
 
     def __init__(self, d_model: int, config: Config) -> None:
@@ -67,17 +61,13 @@ class DeltaNet(Mixer):
         self.norm = RMSNorm(self.width, config.norm_eps)
         self.out = linear(d_model, d_model)
 
-    def init_state(self, batch_size: int) -> State:
-        tail = self.zeros(batch_size, *self.inputs.tail_shape)
-        return State(tail, self.zeros(batch_size, self.heads, self.width, self.width))
-
     def forward(
-        self, x: Float[Tensor, "B T D"], state: State, lineage: Lineage
-    ) -> tuple[Float[Tensor, "B T D"], State]:
+        self, x: Float[Tensor, "B T D"], state: DeltaState, lineage: Lineage
+    ) -> tuple[Float[Tensor, "B T D"], DeltaState]:
         q, k, v, tail = self.inputs(x, state.tail, lineage)
         beta = self._beta(x)
         y, memory = delta_scan(q, k, v, beta, torch.zeros_like(beta), state.memory, lineage)
-        return self._output(y), State(tail, memory)
+        return self._output(y), DeltaState(tail, memory)
 
     def reference(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
         q, k, v = self.inputs.reference(x)

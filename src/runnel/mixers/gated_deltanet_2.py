@@ -19,15 +19,14 @@ Where the paper leaves room (the low-rank maps, the gate of the output), as in t
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from runnel.lineage import Lineage
-from runnel.mixer import Mixer, head_width, linear
-from runnel.mixers import ChannelDecay, DeltaHeads, GatedNorm
+from runnel.mixer import head_width, linear
+from runnel.mixers import ChannelDecay, DeltaHeads, DeltaMixer, DeltaState, GatedNorm
 from runnel.ops.delta import dplr_scan
 
 PAPERS = {"Gated DeltaNet-2: Decoupling Erase and Write in Linear Attention": "2605.22791"}
@@ -48,12 +47,7 @@ class Config:
             raise ValueError(f"gated_deltanet_2 needs 0 < beta_max <= 2; got {self.beta_max}")
 
 
-class State(NamedTuple):
-    tail: Tensor  # (B, W-1, 3 D)
-    memory: Tensor  # (B, H, K, K)
-
-
-class GatedDeltaNet2(Mixer):
+class GatedDeltaNet2(DeltaMixer):
     variants = ({"beta_max": 2.0, "head_dim": 4, "rank": 3},)
 
     def __init__(self, d_model: int, config: Config) -> None:
@@ -67,18 +61,14 @@ class GatedDeltaNet2(Mixer):
         self.norm = GatedNorm(self.width, config.norm_eps, gate_first=False)
         self.out = linear(d_model, d_model)
 
-    def init_state(self, batch_size: int) -> State:
-        tail = self.zeros(batch_size, *self.inputs.tail_shape)
-        return State(tail, self.zeros(batch_size, self.heads, self.width, self.width))
-
     def forward(
-        self, x: Float[Tensor, "B T D"], state: State, lineage: Lineage
-    ) -> tuple[Float[Tensor, "B T D"], State]:
+        self, x: Float[Tensor, "B T D"], state: DeltaState, lineage: Lineage
+    ) -> tuple[Float[Tensor, "B T D"], DeltaState]:
         q, k, v, tail = self.inputs(x, state.tail, lineage)
         erase, write, log_decay = self._rates(x)
         read = erase * k * log_decay.exp()  # the old memory is read as it is after its decay
         y, memory = dplr_scan(q, k, write * v, read, -k, log_decay, state.memory, lineage)
-        return self._output(y, x), State(tail, memory)
+        return self._output(y, x), DeltaState(tail, memory)
 
     def reference(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
         q, k, v = self.inputs.reference(x)

@@ -21,15 +21,14 @@ Three such layers to one of attention without positions make Kimi Linear: "(kda*
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from runnel.lineage import Lineage
-from runnel.mixer import Mixer, RMSNorm, head_width, linear
-from runnel.mixers import ChannelDecay, DeltaHeads
+from runnel.mixer import RMSNorm, head_width, linear
+from runnel.mixers import ChannelDecay, DeltaHeads, DeltaMixer, DeltaState
 from runnel.ops.delta import delta_scan
 
 PAPERS = {"Kimi Linear: An Expressive, Efficient Attention Architecture": "2510.26692"}
@@ -53,12 +52,7 @@ class Config:
             raise ValueError(f"kda needs 0 < beta_max <= 2; got {self.beta_max}")
 
 
-class State(NamedTuple):
-    tail: Tensor  # (B, W-1, 3 D)
-    memory: Tensor  # (B, H, K, K)
-
-
-class KimiDeltaAttention(Mixer):
+class KimiDeltaAttention(DeltaMixer):
     variants = (
         {"beta_max": 2.0, "head_dim": 4},
         {"heads": 3, "head_dim": 2, "key_eps": 0.1, "gate_bias": False},
@@ -76,16 +70,12 @@ class KimiDeltaAttention(Mixer):
         self.norm = RMSNorm(self.width, config.norm_eps)
         self.out = linear(inner, d_model)
 
-    def init_state(self, batch_size: int) -> State:
-        tail = self.zeros(batch_size, *self.inputs.tail_shape)
-        return State(tail, self.zeros(batch_size, self.heads, self.width, self.width))
-
     def forward(
-        self, x: Float[Tensor, "B T D"], state: State, lineage: Lineage
-    ) -> tuple[Float[Tensor, "B T D"], State]:
+        self, x: Float[Tensor, "B T D"], state: DeltaState, lineage: Lineage
+    ) -> tuple[Float[Tensor, "B T D"], DeltaState]:
         q, k, v, tail = self.inputs(x, state.tail, lineage)
         y, memory = delta_scan(q, k, v, *self._rates(x), state.memory, lineage)
-        return self._output(y, x), State(tail, memory)
+        return self._output(y, x), DeltaState(tail, memory)
 
     def reference(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
         q, k, v = self.inputs.reference(x)
