@@ -15,7 +15,7 @@ class Balanced(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, p: Tensor, share: Tensor, weight: float) -> Tensor:
-        ctx.slope = weight * p.shape[1] / p.shape[0] * share
+        ctx.slope = weight * p.shape[1] / max(1, p.shape[0]) * share
         return p.view_as(p)
 
     @staticmethod
