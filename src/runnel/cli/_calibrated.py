@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -16,7 +17,7 @@ from runnel import catalog
 from runnel.cli import _sending
 from runnel.objectives import next_token
 from runnel.plans import Measured, Workload, divisors
-from runnel.plans._calibration import curve, keeping, kept, pace, seconds
+from runnel.plans._calibration import curve, in_turn, keeping, kept, pace, seconds
 from runnel.plans._layouts import Config
 from runnel.train import Mesh, Ranks, TrainConfig, optim, sharding
 from runnel.types import Batch
@@ -31,6 +32,16 @@ FEW = 8
 FIELDS = ("saved", "inputs", "layers", "forward", "whole")
 
 
+class _Timed(NamedTuple):
+    """What is timed for rows cut into so many slices of this length."""
+
+    name: str
+    slices: int
+    rows: int
+    length: int
+    call: Callable[[], object]
+
+
 def measured(work: Workload, pattern: str, layers: int | None, ranks: Ranks) -> tuple[Workload, Config]:
     """The workload and the bytes of training in float32, of the rank that takes most. All ranks must ask."""
 
@@ -40,7 +51,7 @@ def measured(work: Workload, pattern: str, layers: int | None, ranks: Ranks) -> 
     model, again = build(), build()
     sharding.recompute(again)
     found: dict[str, dict[int, Any]] = {name: {} for name in FIELDS}
-    logits = 0.0
+    logits, timed = 0.0, list[_Timed]()
     for slices in divisors(ranks.mesh.size):
         data = ranks.mesh.size // slices
         if work.length % slices or work.rows % data:
@@ -54,9 +65,14 @@ def measured(work: Workload, pattern: str, layers: int | None, ranks: Ranks) -> 
         found["layers"][slices] = tuple(
             curve(lengths, [ranks.largest(size) / rows for size in sizes]) for sizes in alone
         )
-        for name, times in _times(model, shares).items():
-            found[name][slices] = pace(lengths, [ranks.largest(time) / rows for time in times])
+        for name, calls in _calls(model, shares).items():
+            timed += [_Timed(name, slices, rows, *each) for each in zip(lengths, calls, strict=True)]
         logits = logits or _logits(model, shares[-1]) / (rows * lengths[-1] * work.outcomes)
+    taken: dict[tuple[str, int], dict[int, float]] = {}
+    for one, time in zip(timed, in_turn([one.call for one in timed], _kind()), strict=True):
+        taken.setdefault((one.name, one.slices), {})[one.length] = ranks.largest(time) / one.rows
+    for (name, slices), times in taken.items():
+        found[name][slices] = pace(list(times), list(times.values()))
     config = Config(weight=4, gradient=4, optimizer=8, recomputed=4, logits=logits)
     update = _update(model, work.parameters)
     return replace(work, measured=Measured(**found, update=update, sending=_sending.measured(build, ranks))), config
@@ -123,17 +139,16 @@ def _logits(model: Model, share: Batch) -> int:
     return whole - kept(lambda: model.features(share.inputs, lineage=share.lineage), model.parameters())
 
 
-def _times(model: Model, shares: list[Batch]) -> dict[str, list[float]]:
+def _calls(model: Model, shares: list[Batch]) -> dict[str, list[Callable[[], object]]]:
+    """What is timed, for every share: the layers forward, and a whole step but for the update."""
+
     def whole(share: Batch) -> None:
         model.zero_grad()
         next_token.loss(model, share).backward()
 
     return {
-        "forward": [
-            seconds(lambda s=share: model.features(s.inputs, lineage=s.lineage), _kind())  # type: ignore[misc]
-            for share in shares
-        ],
-        "whole": [seconds(lambda s=share: whole(s), _kind()) for share in shares],  # type: ignore[misc]
+        "forward": [partial(model.features, share.inputs, lineage=share.lineage) for share in shares],
+        "whole": [partial(whole, share) for share in shares],
     }
 
 

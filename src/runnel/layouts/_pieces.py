@@ -25,9 +25,11 @@ def in_pieces(call: Call, q: Float[Tensor, "B R H K"], columns: slice) -> Float[
 
 
 def _of_plain(call: Call, pieces: list[tuple[Tensor, int]], end: int) -> list[Tensor]:
-    """All pieces look at the same mask, each from where it begins: only the distance to a key counts."""
-    rows = pieces[0][0].shape[1]
-    hidden = torch.full((rows, end + rows), -torch.inf, dtype=call.q.dtype, device=call.q.device)
+    """All pieces look at the same mask, each from where it begins: only the distance to a key counts.
+
+    It has the rows of a whole piece always, so that what is kept grows with the length and nothing else.
+    """
+    hidden = torch.full((QUERIES, end + QUERIES), -torch.inf, dtype=call.q.dtype, device=call.q.device)
     mask, found = hidden.triu(end + 1), []
     if call.window is not None:
         mask = mask + hidden.tril(end - call.window)

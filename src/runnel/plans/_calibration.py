@@ -91,6 +91,12 @@ def seconds(call: Callable[[], object], kind: str) -> float:
     return median(timed(call, kind) for _ in range(REPEATS))
 
 
+def in_turn(calls: Sequence[Callable[[], object]], kind: str) -> list[float]:
+    """The same of several calls, so that what else the machine does meets all alike; a first round warms up."""
+    rounds = [[timed(call, kind) for call in calls] for _ in range(1 + REPEATS)]
+    return [median(times) for times in zip(*rounds[1:], strict=True)]
+
+
 def timed(call: Callable[[], object], kind: str) -> float:
     """Seconds of one call."""
     _wait(kind)
