@@ -13,7 +13,7 @@ from runnel.model import layers_of
 from runnel.probe import layer_maps
 from runnel.train import sharding
 from runnel.train.over_time import backward
-from runnel.trained.stack import sliced
+from runnel.trained.stack import digits, from_digits, sliced
 from runnel.types import Batch
 
 PATTERN = "(rwkv7, zamba2 > mamba2, rwkv7 & zamba2, gla, yoco > short_conv, yoco)"
@@ -71,6 +71,23 @@ def test_stacks_of_layers_hand_links_over_with_their_vectors(cuts):
     for stack in sliced(list(model.layers), cuts, model.norm, 8):
         x, _ = stack(x)
     torch.testing.assert_close(x, model.features(tokens(2, 7))[0], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("cuts", [[1], [2], [1, 2]])
+def test_stacks_hand_the_tokens_themselves_over(cuts):
+    model = make("gla, mixture_of_transformers(first=[3])+none, mixture_of_transformers(first=[5])+none").double()
+    ids = tokens(2, 7)
+    stacks = sliced(list(model.layers), cuts, model.norm, 8, model.embed)
+    x = stacks[0].embedded(model.embed(ids), ids)
+    for stack in stacks:
+        x, _ = stack(x)
+    torch.testing.assert_close(x, model.features(ids)[0], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_carried_tokens_are_exact(dtype):
+    ids = torch.tensor([0, 1, 127, 128, 129, 255, 257, 50_256, 151_935, 2**28 - 1])
+    assert torch.equal(from_digits(digits(ids).to(dtype)), ids)
 
 
 def test_a_memory_cannot_be_handed_over():

@@ -34,7 +34,7 @@ from runnel.heads import categorical
 from runnel.mixer import RMSNorm
 from runnel.model import ModelConfig, layers_of
 from runnel.trained import ChainedConfig
-from runnel.trained.stack import Stack
+from runnel.trained.stack import sliced
 from runnel.trained.staged import Staged
 
 PAPERS = {"FastDraft: How to Train Your Draft": "2411.11055"}
@@ -64,7 +64,8 @@ class FastDraft(Staged):
         vocab_size, width = self.target.head(self.target.norm.weight).shape[-1], d_model // self.config.narrower
         specs = derived(self.target.config, self.config.layers)
         self.embedding = nn.Embedding(vocab_size, width)
-        self.stages = nn.ModuleList([Stack(layers_of(specs, width), nn.Identity())])
+        layers = layers_of(specs, width, reads_tokens=True)
+        self.stages = nn.ModuleList(sliced(layers, [], nn.Identity(), width, self.embedding))
         self.norm, self.head = RMSNorm(width), categorical.Categorical(width, vocab_size, categorical.Config())
 
     def enough(self, logits: Float[Tensor, "N V"]) -> Bool[Tensor, "N"]:

@@ -24,7 +24,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from runnel.draft import Draft, Draw, Seen
@@ -79,7 +79,11 @@ class HiddenTransfer(TrainedDrafter):
         for transfer in self.transfers:
             nn.init.zeros_(transfer.weight)  # type: ignore[arg-type]
         layers, cuts, self.width = list(self.target.layers), [self.config.layer], d_model
-        self.frozen = tuple(sliced(layers, cuts, self.target.norm, d_model))  # not registered
+        self.frozen = tuple(sliced(layers, cuts, self.target.norm, d_model, self.target.embed))  # not registered
+
+    def _first(self, tokens: Int[Tensor, "*B"]) -> Float[Tensor, "*B E"]:
+        """What the lower layers read."""
+        return self.frozen[0].embedded(self.embed(tokens), tokens)
 
     def pseudo(self, hidden: Float[Tensor, "*B E"]) -> Float[Tensor, "*B k E"]:
         stream = hidden[..., : self.width]  # links that are carried behind it stay as they are
@@ -116,7 +120,7 @@ class HiddenTransfer(TrainedDrafter):
         """The logits (N, k, V) of eq. (2)."""
         lower, upper = self.frozen
         behind = [memory.behind for memory in memories if memory.behind is not None]
-        tokens = [self.embed(torch.tensor(read, device=self.device)) for _, read in behind]
+        tokens = [self._first(torch.tensor(read, device=self.device)) for _, read in behind]
         hidden, _ = lower.read(tokens, part_of([place for place, _ in behind], slice(None, self.config.layer)))
         places = part_of([memory.place for memory in memories if memory.place], slice(self.config.layer, None))
         outputs, _ = upper.read(list(self.pseudo(torch.stack([own[-1] for own in hidden]))), places)
@@ -129,7 +133,7 @@ class HiddenTransfer(TrainedDrafter):
         places = spread(length, PLACES, anywhere=self.training).to(batch.inputs.device)
         with torch.no_grad():
             target = self.target.read(batch.inputs, lineage=lineage)
-            hidden, _ = lower(self.embed(batch.inputs), lineage=lineage)
+            hidden, _ = lower(self._first(batch.inputs), lineage=lineage)
             states = upper.states_at(hidden, places.tolist(), lineage)
         pseudo = self.pseudo(hidden[:, places]).transpose(0, 1).flatten(0, 1)  # (places B, k, D)
         logits = self.law(frozen(upper, pseudo, State.cat(states))[0]).unflatten(0, (len(places), -1)).transpose(0, 1)
@@ -144,7 +148,7 @@ class HiddenTransfer(TrainedDrafter):
 @torch.no_grad()
 def reference(drafter: HiddenTransfer, text: Sequence[int]) -> Float[Tensor, "k V"]:
     """Eq. (1) and (2) after a text, all of which goes through all layers anew."""
-    hidden, _ = drafter.frozen[0](drafter.embed(torch.tensor([text])))
+    hidden, _ = drafter.frozen[0](drafter._first(torch.tensor([text])))
     pseudo = [added(hidden[0, -1], made.weight @ hidden[0, -1, : drafter.width]) for made in drafter.transfers]
     y, _ = drafter.frozen[1](torch.cat([hidden[0], torch.stack(pseudo)])[None])
     return drafter.target.head(y[0, len(text) :])

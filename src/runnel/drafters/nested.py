@@ -61,7 +61,7 @@ class Nested(Staged):
         self.embedding, self.norm, self.head = copy.deepcopy((self.target.embed, self.target.norm, self.target.head))
         *cuts, deepest = self.config.exits
         layers = copy.deepcopy(list(self.target.layers[:deepest]))
-        self.stages = nn.ModuleList(sliced(layers, cuts, nn.Identity(), d_model))
+        self.stages = nn.ModuleList(sliced(layers, cuts, nn.Identity(), d_model, self.embedding))
         if any(stage.after for stage in self.parts):
             self.norm = Leading(self.norm, d_model)
 

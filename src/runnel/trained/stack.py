@@ -6,21 +6,26 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from runnel import patterns
+from runnel.frame import Embedding
 from runnel.lineage import Lineage
-from runnel.links import EMBEDDING, Links, given, taken
+from runnel.links import EMBEDDING, TOKENS, Links, Tokens, given, taken
 from runnel.mixer import Mixer, RMSNorm
 from runnel.model import layers_of, through
-from runnel.state import Place, State, gathered
+from runnel.state import Memory, Place, State, gathered
+
+BASE, DIGITS = 128, 4
+"""A token is carried as so many numbers, which floats of every width hold exactly."""
 
 
 class Stack(nn.Module):
     """layers: of a model. norm: what their output goes through.
 
     before, after: widths of the links that the vectors read, or made, carry behind the residual stream (`sliced`).
+    embedding: whose table layers that take the tokens look at; no part of the stack.
     """
 
     def __init__(
@@ -29,10 +34,12 @@ class Stack(nn.Module):
         norm: nn.Module,
         before: Mapping[str, int] | None = None,
         after: Mapping[str, int] | None = None,
+        embedding: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.layers, self.norm = nn.ModuleList(layers), norm
         self.before, self.after = dict(before or {}), dict(after or {})
+        self._embedding = (embedding,)  # not registered
 
     @classmethod
     def build(cls, pattern: str, d_model: int) -> Stack:
@@ -44,6 +51,10 @@ class Stack(nn.Module):
         lengths = torch.zeros(batch_size, dtype=torch.long, device=next((p.device for p in self.parameters()), None))
         return State(tuple(mixer.init_state(batch_size) for mixer in mixers), lengths, self._identify)
 
+    def embedded(self, x: Float[Tensor, "*B D"], tokens: Int[Tensor, "*B"]) -> Float[Tensor, "*B E"]:
+        """What first layers read: the vectors of tokens, and the tokens themselves where a layer takes them."""
+        return torch.cat([x, digits(tokens).to(x)], dim=-1) if TOKENS in self.before else x
+
     def forward(
         self, x: Float[Tensor, "B T D"], state: State | None = None, lineage: Lineage | None = None
     ) -> tuple[Float[Tensor, "B T D"], State]:
@@ -53,7 +64,7 @@ class Stack(nn.Module):
         lineage = Lineage.sequence(batch_size, length, x.device) if lineage is None else lineage
         lineage, (x, links) = lineage.at(state.lengths), self._opened(x)
         x, layers, links = through(self.layers, x, state.layers, lineage, links)
-        y = torch.cat([self.norm(x), *[links[name] for name in self.after]], dim=-1) if self.after else self.norm(x)
+        y = torch.cat([self.norm(x), *[_vectors(links[name]).to(x) for name in self.after]], dim=-1)
         return y, State(layers, lineage.end, state.identify)
 
     def read(self, pieces: Sequence[Tensor], places: Sequence[Place]) -> tuple[list[Tensor], State]:
@@ -76,23 +87,50 @@ class Stack(nn.Module):
 
     def _opened(self, x: Tensor) -> tuple[Tensor, Links]:
         """The residual stream, and the links that came behind it."""
-        if not self.before:
-            return x, {EMBEDDING: x}
         x, *values = x.split([x.shape[-1] - sum(self.before.values()), *self.before.values()], dim=-1)
-        return x, dict(zip(self.before, values, strict=True))
+        links: dict[str, Memory] = {EMBEDDING: x, **dict(zip(self.before, values, strict=True))}
+        if TOKENS in self.before:
+            (embedding,) = self._embedding
+            assert isinstance(embedding, nn.Embedding), "layers that take tokens need the embedding"
+            table = embedding.scaled(embedding.weight) if isinstance(embedding, Embedding) else embedding.weight
+            links[TOKENS] = Tokens(from_digits(links[TOKENS])[..., None], table)
+        return x, links
 
     def _identify(self) -> str:
         return "the state of a drafter's own layers"
 
 
-def sliced(layers: Sequence[nn.Module], cuts: Sequence[int], norm: nn.Module, d_model: int) -> list[Stack]:
-    """Layers cut at some depths, `norm` after the last. Vectors between stacks carry the links that cross the cut."""
-    crossing = [{}, *[crossing_links(layers, cut, d_model) for cut in cuts], {}]
+def digits(tokens: Int[Tensor, "*B"]) -> Int[Tensor, "*B 4"]:
+    """Tokens in base 128, the last digit first."""
+    return torch.stack([tokens // BASE**place % BASE for place in range(DIGITS)], dim=-1)
+
+
+def from_digits(carried: Float[Tensor, "*B 4"]) -> Int[Tensor, "*B"]:
+    return sum(digit.long() * BASE**place for place, digit in enumerate(carried.unbind(-1)))
+
+
+def _vectors(link: Memory) -> Tensor:
+    """How a link is carried."""
+    if isinstance(link, Tokens):
+        return digits(link.ids[..., 0])
+    assert isinstance(link, Tensor)
+    return link
+
+
+def sliced(
+    layers: Sequence[nn.Module], cuts: Sequence[int], norm: nn.Module, d_model: int, embedding: nn.Module | None = None
+) -> list[Stack]:
+    """Layers cut at some depths, `norm` after the last. Vectors between stacks carry the links that cross the cut.
+
+    embedding: of the tokens that the first layer reads.
+    """
+    first = {name: width for name, width in crossing_links(layers, 0, d_model).items() if name != EMBEDDING}
+    crossing = [first, *[crossing_links(layers, cut, d_model) for cut in cuts], {}]
     ends = [0, *cuts, len(layers)]
     norms = [*[nn.Identity() for _ in cuts], norm]
     return [
-        Stack(layers[first:last], own, before, after)
-        for (first, last), own, (before, after) in zip(pairwise(ends), norms, pairwise(crossing), strict=True)
+        Stack(layers[begin:end], own, before, after, embedding)
+        for (begin, end), own, (before, after) in zip(pairwise(ends), norms, pairwise(crossing), strict=True)
     ]
 
 
@@ -102,7 +140,7 @@ def crossing_links(layers: Sequence[nn.Module], cut: int, d_model: int) -> dict[
     ValueError where one is no vector of each token, so that nothing can carry it over.
     """
     mixers: list[Mixer] = [layer.mixer for layer in layers]  # type: ignore[misc]
-    known: dict[str, int | None] = {EMBEDDING: d_model}
+    known: dict[str, int | None] = {EMBEDDING: d_model, TOKENS: DIGITS}
     for mixer in mixers[:cut]:
         known |= given(mixer)
     wanted, above = dict[str, int](), set[str]()

@@ -59,7 +59,7 @@ class Staged(TrainedDrafter):
 
     def exits(self, tokens: Int[Tensor, "B T"], lineage: Lineage | None = None) -> list[Float[Tensor, "B T V"]]:
         """The logits of every exit after every token."""
-        x, found = self.embedding(tokens), []
+        x, found = self.parts[0].embedded(self.embedding(tokens), tokens), []
         for stage in self.parts:
             x = stage(x, lineage=lineage)[0]
             found.append(self.head(self.norm(x)))
@@ -141,4 +141,5 @@ class Staged(TrainedDrafter):
         return torch.cat([memory.given[node, depth - 1] for node in way])
 
     def _embedded(self, tokens: Sequence[int]) -> Tensor:
-        return self.embedding(torch.tensor(tokens, device=self.device))
+        asked = torch.tensor(tokens, device=self.device)
+        return self.parts[0].embedded(self.embedding(asked), asked)
