@@ -12,10 +12,8 @@ p_i is the law of the token i places after the newest one. As with Medusa's head
 | transfers | k, the pseudo hidden states |
 | depth | m, the transfer layer: `lower` are the layers up to it, `upper` those after it, frozen |
 
-The states that h_1, h_2, ... leave are dropped, and the row's own is only read: nothing pseudo is kept.
-Deviates: one transfer layer for all steps. The paper runs the pseudo states in the verifying pass; here they go through
-the upper layers on their own, and what was accepted once more through the lower ones, for h: about one more call of the
-target a round. The first round knows no h, and drafts nothing.
+The states that h_i leave are dropped. Deviates: one transfer layer for all steps. The paper runs pseudo states in the
+verifying pass; here they go through the upper layers alone, and what was accepted once more through the lower ones.
 """
 
 from __future__ import annotations
@@ -78,11 +76,10 @@ class HiddenTransfer(TrainedDrafter):
         self.transfers = nn.ModuleList(nn.Linear(d_model, d_model, bias=False) for _ in range(self.config.transfers))
         for transfer in self.transfers:
             nn.init.zeros_(transfer.weight)  # type: ignore[arg-type]
-        layers, cuts, self.width = list(self.target.layers), [self.config.layer], d_model
-        self.frozen = tuple(sliced(layers, cuts, self.target.norm, d_model, self.target.embed))  # not registered
+        target, cuts, self.width = self.target, [self.config.layer], d_model
+        self.frozen = tuple(sliced([*target.layers], cuts, target.norm, d_model, target.embed))  # not registered
 
-    def _first(self, tokens: Int[Tensor, "*B"]) -> Float[Tensor, "*B E"]:
-        """What the lower layers read."""
+    def embedded(self, tokens: Int[Tensor, "*B"]) -> Float[Tensor, "*B E"]:
         return self.frozen[0].embedded(self.embed(tokens), tokens)
 
     def pseudo(self, hidden: Float[Tensor, "*B E"]) -> Float[Tensor, "*B k E"]:
@@ -100,8 +97,7 @@ class HiddenTransfer(TrainedDrafter):
             memory.behind = (memory.place, memory.read)
         memory.place = place
 
-    def advance(self, memory: Memory, tokens: Sequence[int]) -> None:
-        return  # `look_back` has said all
+    def advance(self, memory: Memory, tokens: Sequence[int]) -> None: ...  # `look_back` has said all
 
     @torch.no_grad()
     def propose_all(self, memories: Sequence[Memory], budgets: Sequence[int]) -> list[Draft]:
@@ -120,7 +116,7 @@ class HiddenTransfer(TrainedDrafter):
         """The logits (N, k, V) of eq. (2)."""
         lower, upper = self.frozen
         behind = [memory.behind for memory in memories if memory.behind is not None]
-        tokens = [self._first(torch.tensor(read, device=self.device)) for _, read in behind]
+        tokens = [self.embedded(torch.tensor(read, device=self.device)) for _, read in behind]
         hidden, _ = lower.read(tokens, part_of([place for place, _ in behind], slice(None, self.config.layer)))
         places = part_of([memory.place for memory in memories if memory.place], slice(self.config.layer, None))
         outputs, _ = upper.read(list(self.pseudo(torch.stack([own[-1] for own in hidden]))), places)
@@ -133,7 +129,7 @@ class HiddenTransfer(TrainedDrafter):
         places = spread(length, PLACES, anywhere=self.training).to(batch.inputs.device)
         with torch.no_grad():
             target = self.target.read(batch.inputs, lineage=lineage)
-            hidden, _ = lower(self._first(batch.inputs), lineage=lineage)
+            hidden, _ = lower(self.embedded(batch.inputs), lineage=lineage)
             states = upper.states_at(hidden, places.tolist(), lineage)
         pseudo = self.pseudo(hidden[:, places]).transpose(0, 1).flatten(0, 1)  # (places B, k, D)
         logits = self.law(frozen(upper, pseudo, State.cat(states))[0]).unflatten(0, (len(places), -1)).transpose(0, 1)
@@ -148,7 +144,7 @@ class HiddenTransfer(TrainedDrafter):
 @torch.no_grad()
 def reference(drafter: HiddenTransfer, text: Sequence[int]) -> Float[Tensor, "k V"]:
     """Eq. (1) and (2) after a text, all of which goes through all layers anew."""
-    hidden, _ = drafter.frozen[0](drafter._first(torch.tensor([text])))
+    hidden, _ = drafter.frozen[0](drafter.embedded(torch.tensor([text])))
     pseudo = [added(hidden[0, -1], made.weight @ hidden[0, -1, : drafter.width]) for made in drafter.transfers]
     y, _ = drafter.frozen[1](torch.cat([hidden[0], torch.stack(pseudo)])[None])
     return drafter.target.head(y[0, len(text) :])
