@@ -126,6 +126,12 @@ class DeltaHeads(nn.Module):
         return x * (x.square().sum(-1, keepdim=True) + self.eps).rsqrt() if self.eps else normalize(x, dim=-1)
 
 
+def check_beta_max(page: str, beta_max: float) -> None:
+    """Above 2 a step of the delta rule would make its memory grow. ValueError."""
+    if not 0 < beta_max <= 2:
+        raise ValueError(f"{page} needs 0 < beta_max <= 2; got {beta_max}")
+
+
 class ChannelDecay(nn.Module):
     """How much every key channel keeps: log a = -exp(log_a) softplus(W_up W_down x + b), log_a one number per head."""
 

@@ -26,7 +26,7 @@ from torch.nn.functional import pad, silu, softplus
 
 from runnel.lineage import Lineage
 from runnel.mixer import RMSNorm, head_width, linear, log_uniform_inverse_softplus, parameter
-from runnel.mixers import DeltaHeads, DeltaMixer, DeltaState
+from runnel.mixers import DeltaHeads, DeltaMixer, DeltaState, check_beta_max
 from runnel.ops.delta import delta_scan
 from runnel.ops.substeps import substeps
 
@@ -47,8 +47,7 @@ class Config:
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise ValueError(f"delta_product needs steps >= 1; got {self.steps}")
-        if not 0 < self.beta_max <= 2:
-            raise ValueError(f"delta_product needs 0 < beta_max <= 2; got {self.beta_max}")
+        check_beta_max("delta_product", self.beta_max)
 
 
 class DeltaProduct(DeltaMixer):

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from runnel.lineage import Lineage
 from runnel.mixer import RMSNorm, head_width, linear
-from runnel.mixers import DeltaHeads, DeltaMixer, DeltaState
+from runnel.mixers import DeltaHeads, DeltaMixer, DeltaState, check_beta_max
 from runnel.ops.delta import delta_scan
 
 PAPERS = {
@@ -45,8 +45,7 @@ class Config:
     norm_eps: float = 1e-6
 
     def __post_init__(self) -> None:
-        if not 0 < self.beta_max <= 2:
-            raise ValueError(f"deltanet needs 0 < beta_max <= 2; got {self.beta_max}")
+        check_beta_max("deltanet", self.beta_max)
 
 
 class DeltaNet(DeltaMixer):

@@ -29,6 +29,7 @@ from torch.nn.functional import normalize, silu, softplus
 
 from runnel.lineage import Lineage
 from runnel.mixer import Mixer, RMSNorm, head_width, linear, log_uniform_inverse_softplus, parameter
+from runnel.mixers import check_beta_max
 from runnel.ops import conv
 from runnel.ops.delta import delta_scan
 
@@ -64,8 +65,7 @@ class GatedDeltaNet(Mixer):
 
     def __init__(self, d_model: int, config: Config) -> None:
         super().__init__()
-        if not 0 < config.beta_max <= 2:
-            raise ValueError(f"gated_deltanet needs 0 < beta_max <= 2; got {config.beta_max}")
+        check_beta_max("gated_deltanet", config.beta_max)
         self.key_width = head_width(d_model, config.head_dim) if config.heads is None else config.head_dim or 64
         self.key_heads = config.heads or d_model // self.key_width
         self.heads = config.value_heads or self.key_heads

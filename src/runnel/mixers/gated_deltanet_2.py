@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from runnel.lineage import Lineage
 from runnel.mixer import head_width, linear
-from runnel.mixers import ChannelDecay, DeltaHeads, DeltaMixer, DeltaState, GatedNorm
+from runnel.mixers import ChannelDecay, DeltaHeads, DeltaMixer, DeltaState, GatedNorm, check_beta_max
 from runnel.ops.delta import dplr_scan
 
 PAPERS = {"Gated DeltaNet-2: Decoupling Erase and Write in Linear Attention": "2605.22791"}
@@ -43,8 +43,7 @@ class Config:
     def __post_init__(self) -> None:
         if self.rank is not None and self.rank < 1:
             raise ValueError(f"gated_deltanet_2 needs rank >= 1; got {self.rank}")
-        if not 0 < self.beta_max <= 2:
-            raise ValueError(f"gated_deltanet_2 needs 0 < beta_max <= 2; got {self.beta_max}")
+        check_beta_max("gated_deltanet_2", self.beta_max)
 
 
 class GatedDeltaNet2(DeltaMixer):

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from runnel.lineage import Lineage
 from runnel.mixer import RMSNorm, head_width, linear
-from runnel.mixers import ChannelDecay, DeltaHeads, DeltaMixer, DeltaState
+from runnel.mixers import ChannelDecay, DeltaHeads, DeltaMixer, DeltaState, check_beta_max
 from runnel.ops.delta import delta_scan
 
 PAPERS = {"Kimi Linear: An Expressive, Efficient Attention Architecture": "2510.26692"}
@@ -48,8 +48,7 @@ class Config:
     def __post_init__(self) -> None:
         if self.rank is not None and self.rank < 1:
             raise ValueError(f"kda needs rank >= 1; got {self.rank}")
-        if not 0 < self.beta_max <= 2:
-            raise ValueError(f"kda needs 0 < beta_max <= 2; got {self.beta_max}")
+        check_beta_max("kda", self.beta_max)
 
 
 class KimiDeltaAttention(DeltaMixer):
