@@ -40,6 +40,12 @@ class Tokens(NamedTuple):
     ids: Int[Tensor, "B T 1"]
     table: Float[Tensor, "V D"]
 
+    @classmethod
+    def of(cls, elements: Tensor, table: Tensor) -> Tokens:
+        """elements: what a model of tokens was called with, ids (*B) or mixtures (*B, V)."""
+        ids = elements.argmax(-1) if elements.is_floating_point() else elements
+        return cls(ids[..., None], table)
+
 
 class Wiring:
     """What a page may know of the layers before its own while a model is built.

@@ -338,8 +338,7 @@ class Model(nn.Module):
         """The link of tokens, where a layer takes it."""
         if not isinstance(self.embed, Embedding) or not any(TOKENS in taken(mixer) for mixer in self.mixers):
             return {}
-        ids = inputs.argmax(-1) if inputs.is_floating_point() else inputs
-        return {TOKENS: Tokens(ids[..., None], self.embed.scaled(self.embed.weight))}
+        return {TOKENS: Tokens.of(inputs, self.embed.scaled(self.embed.weight))}
 
     def _embedded(self, inputs: Tensor, lineage: Lineage) -> Tensor:
         if isinstance(self.embed, Embedding) and inputs.is_floating_point():

@@ -202,8 +202,8 @@ class PackedModel:
         links: Links = {EMBEDDING: self._padded(x, nodes)}
         if self.embedding is None:
             return links
-        ids = elements.argmax(-1) if elements.is_floating_point() else elements
-        return {**links, TOKENS: Tokens(self._padded(ids[:, None], nodes), self.embedding)}
+        tokens = Tokens.of(elements, self.embedding)
+        return {**links, TOKENS: tokens._replace(ids=self._padded(tokens.ids, nodes))}
 
     def _by_torch(
         self, part: TorchLayer, x: Tensor, memory: Memory, nodes: Nodes, links: Links
